@@ -1,0 +1,129 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{HsmError, KeyAlgorithm, KeyId, KeySpec, PublicKey, SignatureScheme};
+
+/// A user PIN: never printed, wiped when dropped.
+#[derive(Clone)]
+pub struct Pin(Zeroizing<String>);
+
+impl Pin {
+    /// Takes a PIN as the operator wrote it, without the line's end.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text, for the one call that logs in.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin(..)")
+    }
+}
+
+/// Whether the one login of this process holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginState {
+    /// Logged in as the user.
+    User,
+    /// Not logged in.
+    Public,
+}
+
+/// What a token says of itself.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenInfo {
+    /// `CK_TOKEN_INFO.label`, trimmed.
+    pub label: String,
+    /// `CK_TOKEN_INFO.serialNumber`, trimmed.
+    pub serial: String,
+    /// Manufacturer, trimmed.
+    pub manufacturer: String,
+    /// Model, trimmed.
+    pub model: String,
+    /// Firmware version, `major.minor`.
+    pub firmware: String,
+    /// The module's own description and version.
+    pub library: String,
+    /// Algorithms of which the token can make and use keys.
+    pub algorithms: Vec<KeyAlgorithm>,
+    /// Whether the login holds.
+    pub login: LoginState,
+    /// Sessions that are open now.
+    pub sessions: usize,
+}
+
+/// What stands on a token under one identifier.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum KeyState {
+    /// Nothing.
+    Absent,
+    /// Only one half: a generation was interrupted.
+    Half,
+    /// Private and public key, with the public one.
+    Whole(PublicKey),
+}
+
+/// A key pair on a token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredKey {
+    /// `CKA_ID`.
+    pub id: KeyId,
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// The public half.
+    pub public: PublicKey,
+}
+
+/// A token that makes keys and signs with them. Every call is bounded in time, and may be made from any thread.
+pub trait KeyStore: Send + Sync {
+    /// What the token is, and that it is there now.
+    ///
+    /// # Errors
+    /// [`HsmError::TokenAbsent`] if it is not.
+    fn token(&self) -> Result<TokenInfo, HsmError>;
+
+    /// Makes a key pair under `id` with `label`, both halves persistent, the private one sensitive and, unless
+    /// `spec.backup` says otherwise, never extractable. Returns the public key only after the pairwise consistency test
+    /// (FIPS 140-3 IG 10.3.A) and after the attributes were read back.
+    ///
+    /// # Errors
+    /// [`HsmError::KeyNotAsSpecified`] when the token made something else, [`HsmError::WrongAnswer`] when the halves do not fit.
+    fn generate(&self, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError>;
+
+    /// What stands under `id`. A whole pair has passed the pairwise test in this call when `spec` is given, and has that
+    /// specification's attributes: so an interrupted generation can be finished without a second key.
+    ///
+    /// # Errors
+    /// As [`KeyStore::generate`]; [`HsmError::KeyAmbiguous`] when several keys answer.
+    fn inspect(&self, id: KeyId, spec: Option<KeySpec>) -> Result<KeyState, HsmError>;
+
+    /// Removes the one half that an interrupted generation left under `id`.
+    ///
+    /// # Errors
+    /// Refuses ([`HsmError::KeyNotAsSpecified`]) a whole pair: no call of this trait destroys a usable key.
+    fn remove_half(&self, id: KeyId) -> Result<(), HsmError>;
+
+    /// All key pairs on the token.
+    ///
+    /// # Errors
+    /// [`HsmError::TokenAbsent`] and [`HsmError::Device`].
+    fn keys(&self) -> Result<Vec<StoredKey>, HsmError>;
+
+    /// Hashes `message` inside the FIPS module and has the token sign the hash. RSA signatures are as long as the modulus,
+    /// ECDSA signatures are DER.
+    ///
+    /// # Errors
+    /// [`HsmError::KeyMissing`] when nothing stands under `id`.
+    fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError>;
+}

@@ -1,0 +1,423 @@
+use crate::{Priority, Value};
+
+/// Declares the registry: variant, `MESSAGE_ID`, priority, message and fields, each exactly once.
+macro_rules! registry {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $priority:ident, $message:literal => {
+        $($(#[$field_doc:meta])* $field:ident: $kind:ty,)*
+    })*) => {
+        /// A security event. `MESSAGE_ID`s never change and are never given to another event; a field may be added, not
+        /// renamed. In the journal a field is `CASEMATE_` and its name in capitals.
+        #[derive(Clone, Debug, Eq, PartialEq)]
+        pub enum Event {
+            $($(#[$doc])* $name { $($(#[$field_doc])* $field: $kind,)* },)*
+        }
+
+        /// Every event as (name, `MESSAGE_ID`, message template), in the order of the registry.
+        pub const REGISTRY: &[(&str, &str, &str)] = &[$((stringify!($name), $id, $message),)*];
+
+        impl Event {
+            /// The event's name.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$name { .. } => stringify!($name),)* }
+            }
+
+            /// `MESSAGE_ID` of the journal: 128 bits, 32 hexadecimal digits.
+            #[must_use]
+            pub const fn message_id(&self) -> &'static str {
+                match self { $(Self::$name { .. } => $id,)* }
+            }
+
+            /// Syslog priority.
+            #[must_use]
+            pub const fn priority(&self) -> Priority {
+                match self { $(Self::$name { .. } => Priority::$priority,)* }
+            }
+
+            /// One line for a person.
+            #[must_use]
+            #[allow(unused_variables)] // not every field is in the sentence
+            pub fn message(&self) -> String {
+                match self { $(Self::$name { $($field,)* } => format!($message),)* }
+            }
+
+            /// The fields: name as in the source, value.
+            #[must_use]
+            pub fn fields(&self) -> Vec<(&'static str, Value)> {
+                match self { $(Self::$name { $($field,)* } => vec![$((stringify!($field), Value::from($field.clone())),)*],)* }
+            }
+        }
+    };
+}
+
+registry! {
+    /// A daemon passed its own self-test, read this boot's report and serves.
+    ServiceStarted = "9eabc7f445104570a959627e2cef2688", Notice, "service started in {mode} mode, FIPS module {module}" => {
+        /// Mode.
+        mode: String,
+        /// Module.
+        module: String,
+    }
+    /// A daemon ended because it was told to.
+    ServiceStopped = "01a98f109d9d475bb454594617e4411f", Notice, "service stopped: {reason}" => {
+        /// Reason.
+        reason: String,
+    }
+    /// A daemon did not start or left service: nothing is served until a person acts.
+    ServiceRefused = "55e0d3a43a994263b70ecd4e9fe71743", Critical, "service refused to run: {reason}" => {
+        /// Reason.
+        reason: String,
+    }
+    /// The power-on self-test passed.
+    PostPassed = "9b11cadb1ea5405c967fa0f01953b80a", Notice, "power-on self-test passed: {tests} tests, {own_micros} us of our own" => {
+        /// Run id.
+        run_id: String,
+        /// Tests.
+        tests: usize,
+        /// Own micros.
+        own_micros: u64,
+    }
+    /// The power-on self-test failed: nothing else starts.
+    PostFailed = "1c94404239264953822403209c203dd6", Critical, "power-on self-test failed at {test}: {reason}" => {
+        /// Run id.
+        run_id: String,
+        /// Test.
+        test: String,
+        /// Reason.
+        reason: String,
+    }
+    /// The key broker tested the token and serves.
+    TokenReady = "7bab12bf81b343dda3d11608cabea0fb", Notice, "token {token} ({label}) answered its test" => {
+        /// Token.
+        token: String,
+        /// Label.
+        label: String,
+        /// Firmware.
+        firmware: String,
+    }
+    /// The token is not there: the broker waits.
+    TokenAbsent = "b9d9018687ee46e98ae8d12e9a39eff2", Warning, "token {token} is absent: {detail}" => {
+        /// Token.
+        token: String,
+        /// Detail.
+        detail: String,
+    }
+    /// The token refused the PIN or is locked: a person must act.
+    TokenRefused = "4954a645e1114540abd77a4000131c12", Critical, "token {token} refuses: {reason}" => {
+        /// Token.
+        token: String,
+        /// Reason.
+        reason: String,
+    }
+    /// The token gave a wrong answer: the broker is in the error state.
+    TokenWrongAnswer = "fa4dc807aa014eabbbea8c1a86c485d7", Critical, "token {token} gave a wrong answer to {operation}: error state" => {
+        /// Token.
+        token: String,
+        /// Operation.
+        operation: String,
+    }
+    /// A key pair was made in the token.
+    KeyGenerated = "8169e743d75b4dc1ad4e528fb679d408", Notice, "{role} key {fingerprint} ({algorithm}, backup {backup}) made in token {token}" => {
+        /// Role.
+        role: String,
+        /// Algorithm.
+        algorithm: String,
+        /// Backup.
+        backup: String,
+        /// Token.
+        token: String,
+        /// Key id.
+        key_id: String,
+        /// Fingerprint.
+        fingerprint: String,
+        /// Uid.
+        uid: u32,
+    }
+    /// An interrupted generation had left a whole key pair; it was tested and recorded.
+    KeyAdopted = "d51ce8a7e4a7456ab4f1b78224204f70", Notice, "{role} key {fingerprint} of an interrupted generation recorded from token {token}" => {
+        /// Role.
+        role: String,
+        /// Token.
+        token: String,
+        /// Key id.
+        key_id: String,
+        /// Fingerprint.
+        fingerprint: String,
+    }
+    /// An interrupted generation had left half a key pair that nobody ever used; it was removed.
+    KeyHalfRemoved = "8b0b3e54f7ce4ae39d411c27cb3c54e4", Warning, "half a {role} key of an interrupted generation removed from token {token}" => {
+        /// Role.
+        role: String,
+        /// Token.
+        token: String,
+        /// Key id.
+        key_id: String,
+    }
+    /// A recorded key is not on its token. Nothing is made in its place.
+    KeyMissing = "6c4f335161f64d719bdf451c7bb51680", Critical, "{role} key {fingerprint} is recorded and not on token {token}: bring back the token or restore the key" => {
+        /// Role.
+        role: String,
+        /// Token.
+        token: String,
+        /// Fingerprint.
+        fingerprint: String,
+    }
+    /// A private key signed.
+    KeyUsed = "07213cb775a24603a5fc6fd2deca3445", Info, "{role} signed {purpose} {object}" => {
+        /// Role.
+        role: String,
+        /// Purpose.
+        purpose: String,
+        /// Scheme.
+        scheme: String,
+        /// Object.
+        object: String,
+        /// Digest.
+        digest: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+    }
+    /// A permitted signature was not made.
+    KeyUseFailed = "8c2f8af05ba844178b79f2931a077da6", Warning, "{role} did not sign {purpose} {object}: {reason}" => {
+        /// Role.
+        role: String,
+        /// Purpose.
+        purpose: String,
+        /// Object.
+        object: String,
+        /// Uid.
+        uid: u32,
+        /// Reason.
+        reason: String,
+    }
+    /// A caller asked for a signature that it may not have.
+    KeyUseRefused = "fd5c6f1e77044e8fa905da6efa40e72f", Warning, "uid {uid} may not sign {purpose} with {role}: {reason}" => {
+        /// Role.
+        role: String,
+        /// Purpose.
+        purpose: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+        /// Reason.
+        reason: String,
+    }
+    /// A local process that no policy names spoke to a daemon's socket.
+    CallerRefused = "c12fcb2625f14e7c81c57f33f41d8ddd", Warning, "uid {uid} pid {pid} refused: {reason}" => {
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+        /// Reason.
+        reason: String,
+    }
+    /// An identity certificate was made and published.
+    IdentityIssued = "ca66b99e58e44a83b14ea56fb0f6cc13", Notice, "{role} certificate {serial} issued for {subject} until {not_after}" => {
+        /// Role.
+        role: String,
+        /// Serial.
+        serial: String,
+        /// Subject.
+        subject: String,
+        /// Not after.
+        not_after: String,
+        /// Fingerprint.
+        fingerprint: String,
+    }
+    /// Every identity has a key and a certificate.
+    Provisioned = "a6703b85840a461cada4992ba7fb5cad", Notice, "provisioned: {identities} identities, {made} made now" => {
+        /// Identities.
+        identities: usize,
+        /// Made.
+        made: usize,
+        /// Uid.
+        uid: u32,
+    }
+    /// Provisioning stopped; run it again.
+    ProvisionFailed = "0e3141a627d74f19bdaec7ca16087a1d", Error, "provisioning stopped at {role}: {reason}" => {
+        /// Role.
+        role: String,
+        /// Uid.
+        uid: u32,
+        /// Reason.
+        reason: String,
+    }
+    /// A trust list was signed and published.
+    TrustListBuilt = "baf7ad2071234f4e9082891cc8325a22", Notice, "{file} rebuilt: {certificates} records, {bytes} bytes, SHA-256 {digest}" => {
+        /// File.
+        file: String,
+        /// Digest.
+        digest: String,
+        /// Certificates.
+        certificates: usize,
+        /// Bytes.
+        bytes: usize,
+    }
+    /// The trust list is larger than phones can hold (guide 2882).
+    TrustListTooLarge = "3438388072b04ee0b090965643e4792c", Warning, "{file} has {certificates} certificates and {bytes} bytes; phones fail above 39 or 65536" => {
+        /// File.
+        file: String,
+        /// Certificates.
+        certificates: usize,
+        /// Bytes.
+        bytes: usize,
+    }
+    /// A trust list could not be built; the published one stays.
+    TrustListRefused = "419fb092590a4ebdbfb75b4d1146626c", Error, "{file} not rebuilt: {reason}" => {
+        /// File.
+        file: String,
+        /// Reason.
+        reason: String,
+    }
+    /// A phone's file was signed because its content changed.
+    FileSigned = "68075a60d47a4383b2238459e6e3820d", Info, "{file} signed, SHA-256 {digest}" => {
+        /// File.
+        file: String,
+        /// Digest.
+        digest: String,
+        /// Bytes.
+        bytes: usize,
+    }
+    /// A request for a file was refused.
+    FileRefused = "2ca72acfdec647c8a84c3cfec3513018", Warning, "{peer} refused {file} over {service}: {reason}" => {
+        /// Service.
+        service: String,
+        /// Peer.
+        peer: String,
+        /// File.
+        file: String,
+        /// Reason.
+        reason: String,
+    }
+    /// An operator gave a device a certificate operation.
+    DeviceAdded = "b2fddee03591445283bd039aa37c5464", Notice, "{device}: install {key} by {mode}" => {
+        /// Device.
+        device: String,
+        /// Mode.
+        mode: String,
+        /// Key.
+        key: String,
+        /// Uid.
+        uid: u32,
+    }
+    /// Too many wrong authentication strings: the operation is locked until an operator sets it again.
+    DeviceLocked = "2ede75419f8f472d87303afd73d9f338", Warning, "{device} locked after {failures} wrong authentication strings, the last from {peer}" => {
+        /// Device.
+        device: String,
+        /// Failures.
+        failures: u32,
+        /// Peer.
+        peer: String,
+    }
+    /// A null-string operation ran out unused.
+    OperationExpired = "71d6bb9bfa034a648f1c880625f3131c", Notice, "{device}: operation {operation} expired unused" => {
+        /// Device.
+        device: String,
+        /// Operation.
+        operation: i64,
+    }
+    /// A phone opened a CAPF session.
+    EnrolmentStarted = "f2d0c419e506466798c98d90ddea0897", Info, "{device} from {peer} began session {session}" => {
+        /// Device.
+        device: String,
+        /// Peer.
+        peer: String,
+        /// Session.
+        session: u32,
+    }
+    /// A CAPF session was ended with a refusal.
+    EnrolmentRefused = "b6c7547b7c52461bac39cd1a20b0c200", Warning, "{device} from {peer} refused: {reason}" => {
+        /// Device.
+        device: String,
+        /// Peer.
+        peer: String,
+        /// Session.
+        session: u32,
+        /// Reason.
+        reason: String,
+    }
+    /// An LSC was signed and recorded before it was sent.
+    CertificateIssued = "b3ab575dbed84f4ab4a2f4dd69cb194d", Notice, "LSC {serial} issued to {device} ({key}, by {mode})" => {
+        /// Device.
+        device: String,
+        /// Serial.
+        serial: String,
+        /// Operation.
+        operation: i64,
+        /// Mode.
+        mode: String,
+        /// Key.
+        key: String,
+        /// Key digest.
+        key_digest: String,
+        /// Request digest.
+        request_digest: String,
+        /// Peer.
+        peer: String,
+    }
+    /// The phone confirmed its LSC; the authentication string is consumed.
+    CertificateDelivered = "80d5aeeb0a3a40feb0e0b886aed6e9fa", Notice, "{device} has LSC {serial}" => {
+        /// Device.
+        device: String,
+        /// Serial.
+        serial: String,
+        /// Operation.
+        operation: i64,
+        /// Peer.
+        peer: String,
+    }
+    /// TVS answered a phone's question.
+    CertificateVerified = "1ae42e33321549a2989f9d1423a6b19d", Info, "{device} asked about {fingerprint}: valid {valid}, roles {roles}" => {
+        /// Device.
+        device: String,
+        /// Peer.
+        peer: String,
+        /// Fingerprint.
+        fingerprint: String,
+        /// Valid.
+        valid: bool,
+        /// Roles.
+        roles: String,
+    }
+    /// A peer broke a protocol.
+    ProtocolRefused = "0731f227eec24629ac3a9498ccf324a4", Warning, "{peer} broke the protocol of {service}: {reason}" => {
+        /// Service.
+        service: String,
+        /// Peer.
+        peer: String,
+        /// Reason.
+        reason: String,
+    }
+    /// A TLS handshake failed.
+    TlsRefused = "7d6bc3c1b3c64ef58aa43822b361b1c2", Warning, "TLS with {peer} on {service} failed: {reason}" => {
+        /// Service.
+        service: String,
+        /// Peer.
+        peer: String,
+        /// Reason.
+        reason: String,
+    }
+    /// A connection was turned away because a limit was reached.
+    ConnectionRefused = "f61857e247dd4de2ad54d8314473d4d1", Warning, "{peer} turned away from {service}: {limit} ({suppressed} more not listed)" => {
+        /// Service.
+        service: String,
+        /// Peer.
+        peer: String,
+        /// Limit.
+        limit: String,
+        /// Suppressed.
+        suppressed: u64,
+    }
+    /// A peer was silent for too long.
+    ConnectionTimedOut = "4165e19ca5c14e6ab663353fb0f3386d", Info, "{peer} was silent on {service}: {step}" => {
+        /// Service.
+        service: String,
+        /// Peer.
+        peer: String,
+        /// Step.
+        step: String,
+    }
+}
