@@ -1,1 +1,38 @@
-//! Not written yet.
+//! Keys in a PKCS#11 token. The only crate that links `cryptoki`, and so the only one that loads a token's C library.
+//!
+//! What PKCS#11 shares among all of a process, this crate makes one of: one `C_Initialize` a module ([`init_token`] and
+//! [`Pkcs11Store`] share it), one login held by one session that does nothing else, and a bounded pool of sessions, each on a
+//! thread of its own with one bounded queue before them. Every C call runs on such a thread and is given up after a limit, so
+//! a token that hangs costs a thread and never a caller.
+//!
+//! The token's answers are not believed: what it generated is read back, its halves are tried against each other by the FIPS
+//! module, and one wrong answer ends the use of the token ([`HsmError::WrongAnswer`](casemate_hsm_api::HsmError::WrongAnswer)).
+//! Nothing here deletes a whole key, and nothing makes one because another is missing.
+#![forbid(unsafe_code)]
+
+mod error;
+mod keys;
+mod login;
+mod module;
+mod pin;
+mod pool;
+mod provision;
+mod public;
+mod rate;
+mod refusal;
+mod settings;
+mod signature;
+mod store;
+mod template;
+mod token;
+mod verify;
+mod wait;
+mod worker;
+
+pub use error::Pkcs11Error;
+pub use pin::read_pin;
+pub use provision::init_token;
+pub use rate::RawRate;
+pub use settings::{Backoff, Pkcs11Settings, TokenName};
+pub use store::Pkcs11Store;
+pub use wait::wait_for_token;

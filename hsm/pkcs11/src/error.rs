@@ -1,0 +1,147 @@
+use std::{io, path::PathBuf};
+
+use casemate_hsm_api::HsmError;
+use cryptoki::error::{Error, RvError};
+
+/// Why a token could not be opened, beyond what the token itself says ([`HsmError`]).
+#[derive(Debug, thiserror::Error)]
+pub enum Pkcs11Error {
+    /// The module is not there, is no PKCS#11 module, or refused to start.
+    #[error("PKCS#11 module {path} does not start: {detail}")]
+    Module {
+        /// The module's file.
+        path: PathBuf,
+        /// What the loader or the module said.
+        detail: String,
+    },
+    /// A store for this module is open in this process already, or a call of a closed one still hangs in it. Sessions and
+    /// login belong to the process, so two stores would log each other out.
+    #[error("PKCS#11 module {path} is in use in this process already")]
+    AlreadyOpen {
+        /// The module's file.
+        path: PathBuf,
+    },
+    /// Somebody else in this process called `C_Initialize`; a second call, or sharing it unknown, is undefined.
+    #[error("PKCS#11 module {path} was initialised by other code in this process")]
+    AlreadyInitialized {
+        /// The module's file.
+        path: PathBuf,
+    },
+    /// The threads for the sessions could not be started.
+    #[error("the threads for the token's sessions could not be started")]
+    Threads(#[source] io::Error),
+    /// The PIN file cannot be read.
+    #[error("PIN file {path} cannot be read")]
+    PinUnreadable {
+        /// The PIN file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The PIN file could be read or changed by somebody else; its PIN is not used.
+    #[error("PIN file {path} is not used: {detail}")]
+    PinFileUnsafe {
+        /// The PIN file.
+        path: PathBuf,
+        /// What is wrong with it, and what it has to be.
+        detail: String,
+    },
+    /// The record of refused PINs cannot be read or written; without it no PIN is tried.
+    #[error("the record of refused PINs {path} cannot be read or written, so no PIN is tried")]
+    RefusalRecord {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The record of refused PINs is not one; without it no PIN is tried.
+    #[error("the record of refused PINs {path} is damaged: {detail}; check the PIN, then remove the record")]
+    RefusalRecordDamaged {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The token's own answer.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+}
+
+impl Pkcs11Error {
+    /// The token's own answer, if that is what this is.
+    #[must_use]
+    pub const fn hsm(&self) -> Option<&HsmError> {
+        match self {
+            Self::Hsm(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The same in the words of the trait, for [`casemate_hsm_api::KeyStore::reconnect`].
+    pub(crate) fn into_hsm(self, token: &str) -> HsmError {
+        match self {
+            Self::Hsm(error) => error,
+            other => HsmError::Device { token: token.to_owned(), operation: "opening".to_owned(), detail: other.to_string() },
+        }
+    }
+}
+
+/// Sorts what a module returned by what has to be done next (PKCS#11 v2.40, 5.1).
+pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
+    let token = token.to_owned();
+    let Error::Pkcs11(value, function) = error else {
+        return HsmError::Device { token, operation: "the PKCS#11 library".to_owned(), detail: error.to_string() };
+    };
+    let operation = format!("C_{function}");
+    // The library's own sentences fill a paragraph each; the name of the return value says as much.
+    let detail = format!("{value:?}");
+    match value {
+        RvError::TokenNotPresent
+        | RvError::TokenNotRecognized
+        | RvError::DeviceRemoved
+        | RvError::SessionHandleInvalid
+        | RvError::SessionClosed
+        | RvError::SlotIdInvalid
+        | RvError::UserNotLoggedIn
+        | RvError::CryptokiNotInitialized => HsmError::TokenAbsent { token, detail: format!("{operation}: {detail}") },
+        RvError::DeviceMemory | RvError::SessionCount => HsmError::TokenFull { token, detail: format!("{operation}: {detail}") },
+        RvError::MechanismInvalid
+        | RvError::MechanismParamInvalid
+        | RvError::CurveNotSupported
+        | RvError::KeySizeRange
+        | RvError::FunctionNotSupported => HsmError::Unsupported { token, operation: format!("{operation}: {detail}") },
+        RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinExpired => {
+            HsmError::PinIncorrect { token }
+        }
+        RvError::PinLocked => HsmError::PinLocked { token },
+        RvError::FipsSelfTestFailed => HsmError::WrongAnswer { token, operation: format!("{operation}, its own self-test") },
+        _ => HsmError::Device { token, operation, detail },
+    }
+}
+
+/// Whether a cached handle is stale: the object was made anew or the token was away.
+pub(crate) const fn is_stale_handle(error: &Error) -> bool {
+    matches!(error, Error::Pkcs11(RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid, _))
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::context::Function;
+
+    use super::*;
+
+    #[test]
+    fn absence_room_and_pins_are_told_apart() {
+        let told = |value| classify("t", &Error::Pkcs11(value, Function::Sign));
+        assert!(told(RvError::DeviceRemoved).is_absence());
+        assert!(told(RvError::SessionHandleInvalid).is_absence());
+        assert!(told(RvError::UserNotLoggedIn).is_absence());
+        assert!(matches!(told(RvError::SessionCount), HsmError::TokenFull { .. }));
+        assert!(matches!(told(RvError::PinLenRange), HsmError::PinIncorrect { .. }));
+        assert!(matches!(told(RvError::PinLocked), HsmError::PinLocked { .. }));
+        assert!(told(RvError::FipsSelfTestFailed).is_error_state());
+        assert!(!told(RvError::GeneralError).is_absence());
+    }
+}

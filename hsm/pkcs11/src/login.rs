@@ -1,0 +1,51 @@
+use casemate_hsm_api::{HsmError, Pin};
+use cryptoki::{
+    error::{Error, RvError},
+    session::{Session, UserType},
+    slot::TokenInfo as Described,
+    types::AuthPin,
+};
+
+use crate::{
+    Pkcs11Error, Pkcs11Settings,
+    error::classify,
+    refusal::{Refusals, Verdict},
+};
+
+/// Logs in, once, if the PIN may be tried at all. The order is what protects the token: its own warnings, then our memory of
+/// refused PINs, then the mark on disk, and only then `C_Login`.
+pub(crate) fn login(
+    session: &Session,
+    described: &Described,
+    pin: &Pin,
+    settings: &Pkcs11Settings,
+) -> Result<(), Pkcs11Error> {
+    let token = described.serial_number().trim().to_owned();
+    if described.user_pin_locked() {
+        return Err(HsmError::PinLocked { token }.into());
+    }
+    let refusals = Refusals::new(&settings.state, &token);
+    let unresolved = match refusals.verdict(pin, described.user_pin_count_low(), settings.unresolved_logins)? {
+        Verdict::Refused => return Err(HsmError::PinRefusedBefore { token }.into()),
+        Verdict::Try(unresolved) => unresolved,
+    };
+    if described.user_pin_final_try() {
+        return Err(HsmError::PinLastTry { token }.into());
+    }
+    let mark = refusals.mark(pin, unresolved)?;
+    let auth = AuthPin::new(pin.expose().into());
+    match session.login(UserType::User, Some(&auth)) {
+        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => mark.clear(),
+        Err(error) => {
+            match classify(&token, &error) {
+                // The PIN was looked at and refused.
+                HsmError::PinIncorrect { .. } => mark.refused()?,
+                // It was not looked at: there is no token, or it takes no PIN any more.
+                HsmError::TokenAbsent { .. } | HsmError::PinLocked { .. } => mark.clear()?,
+                // Nobody knows. The mark stays and counts.
+                _ => drop(mark),
+            }
+            Err(classify(&token, &error).into())
+        }
+    }
+}

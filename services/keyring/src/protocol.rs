@@ -1,0 +1,201 @@
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, SignatureScheme, TokenInfo};
+use casemate_runtime::frame::Framing;
+use serde::{Deserialize, Serialize};
+
+/// Longest message that is signed: 1 MiB, far above any trust list (64 kB, guide 2882) or configuration file.
+pub const MESSAGE_LIMIT: usize = 1 << 20;
+
+/// Frames of the broker's socket: [`Request`] one way, [`Response`] the other, encoded by postcard.
+pub const FRAMING: Framing = Framing { version: 1, limit: MESSAGE_LIMIT + 4096 };
+
+/// What a caller asks of the broker.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// The token and every recorded key. Any known caller.
+    Status,
+    /// Make the key of `role` as the key policy specifies, or say which one is recorded already. certmgr alone, while it
+    /// provisions.
+    Generate {
+        /// Whose key.
+        role: KeyRole,
+    },
+    /// The recorded key of `role`. Any caller that may use it.
+    Key {
+        /// Whose key.
+        role: KeyRole,
+    },
+    /// Sign a message.
+    Sign(SignRequest),
+}
+
+/// A message to be signed, with what it is for.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SignRequest {
+    /// Whose key.
+    pub role: KeyRole,
+    /// With which algorithm.
+    pub scheme: SignatureScheme,
+    /// What the message is. The broker parses it as that and refuses what does not fit.
+    pub purpose: Purpose,
+    /// The whole message, before hashing.
+    pub message: Vec<u8>,
+}
+
+/// What a message is.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// A `TBSCertificate` (RFC 5280, 4.1) for the key itself, signed by itself.
+    SelfSigned,
+    /// A `CertificationRequestInfo` (RFC 2986, 4.1) for the key itself.
+    CertificateRequest,
+    /// A `TBSCertificate` of a phone's LSC.
+    DeviceCertificate {
+        /// The device that the operation names; the certificate must name it and nothing else.
+        device: String,
+        /// The CAPF operation, for the audit trail.
+        operation: i64,
+    },
+    /// A trust list without its signature (phone-formats, 1 and 2).
+    TrustList,
+    /// A signed file without its signature (phone-formats, 3).
+    File {
+        /// The name that the file's header must carry.
+        name: String,
+    },
+    /// What a TLS server signs: RFC 8446, 4.4.3, or RFC 8422, 5.4.
+    TlsHandshake,
+}
+
+impl Purpose {
+    /// The word of the key policy and of the audit trail.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::SelfSigned => "self-signed",
+            Self::CertificateRequest => "certificate-request",
+            Self::DeviceCertificate { .. } => "device-certificate",
+            Self::TrustList => "trust-list",
+            Self::File { .. } => "file",
+            Self::TlsHandshake => "tls-handshake",
+        }
+    }
+}
+
+/// What the broker answers.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Key`].
+    Key(KeyRecord),
+    /// To [`Request::Generate`].
+    Generated {
+        /// The key that is recorded now.
+        key: KeyRecord,
+        /// Whether this request made it (or finished an interrupted making).
+        made: bool,
+    },
+    /// To [`Request::Sign`]: RSA as long as the modulus, ECDSA as DER.
+    Signature(Vec<u8>),
+    /// Nothing was signed or made.
+    Refused(Refusal),
+}
+
+/// Why nothing was signed or made. The variant says whether waiting helps.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The key policy does not let this caller do this, or the message does not fit its purpose. Never tried again.
+    #[error("refused by the key policy: {0}")]
+    Policy(String),
+    /// The token is absent, busy or slow; ask again later.
+    #[error("the token does not answer: {0}")]
+    Unavailable(String),
+    /// The key is recorded and not on its token, or was never made.
+    #[error("{0}")]
+    KeyMissing(String),
+    /// The token gave a wrong answer once, or the PIN is refused: a person must act.
+    #[error("the key broker is out of service: {0}")]
+    OutOfService(String),
+    /// The token failed in this one call.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refusal {
+    /// Whether the same request may succeed later without anybody acting.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// Where the broker stands.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BrokerState {
+    /// The token passed its test and signs.
+    Serving,
+    /// The token is absent; the broker looks for it.
+    Waiting(String),
+    /// A person must act: wrong PIN, locked token, wrong answer.
+    OutOfService(String),
+}
+
+/// A key that is on record.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeyRecord {
+    /// Whose key.
+    pub role: KeyRole,
+    /// Kind and size.
+    pub algorithm: KeyAlgorithm,
+    /// Whether it may leave the token.
+    pub backup: Backup,
+    /// `CKA_ID`, hexadecimal.
+    pub key_id: String,
+    /// Serial of the token that made it.
+    pub token: String,
+    /// SHA-256 of the `SubjectPublicKeyInfo`, hexadecimal.
+    pub fingerprint: String,
+    /// DER `SubjectPublicKeyInfo`.
+    pub spki_der: Vec<u8>,
+}
+
+/// The broker, its token and its keys.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// Where it stands.
+    pub state: BrokerState,
+    /// The token, while it is there.
+    pub token: Option<TokenInfo>,
+    /// Every recorded key, with whether it is on the token now (unknown while the token is absent).
+    pub keys: Vec<(KeyRecord, Option<bool>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_panic(bytes: Vec<u8>) {
+            let _ = FRAMING.decode::<Request>(&bytes);
+            let _ = FRAMING.decode::<Response>(&bytes);
+        }
+
+        #[test]
+        fn a_sign_request_survives_the_wire(message: Vec<u8>, device in "[A-Z0-9]{1,15}", operation: i64) {
+            let request = Request::Sign(SignRequest {
+                role: KeyRole::Capf,
+                scheme: SignatureScheme::RsaPkcs1Sha256,
+                purpose: Purpose::DeviceCertificate { device, operation },
+                message,
+            });
+            let frame = FRAMING.encode(&request).unwrap();
+            prop_assert_eq!(FRAMING.decode::<Request>(&frame[4..]).unwrap(), request);
+        }
+    }
+}

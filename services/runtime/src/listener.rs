@@ -1,0 +1,263 @@
+//! TCP and TLS listeners within limits: how many connections, how many from one address, how many handshakes use the token at
+//! once, how long a peer may be silent. All are settings.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use casemate_audit::{Auditor, Event};
+use rustls::{ServerConfig, server::Acceptor};
+use serde::Deserialize;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::timeout,
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+/// Limits of one listener.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections at a time from one address.
+    pub connections_per_address: usize,
+    /// Handshakes that use the token at a time; the others wait.
+    pub handshakes: usize,
+    /// From the TCP connection to the end of the TLS handshake, in milliseconds.
+    pub handshake_ms: u64,
+    /// TLS sessions that are remembered for resumption.
+    pub sessions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 2048, connections_per_address: 256, handshakes: 16, handshake_ms: 10_000, sessions: 4096 }
+    }
+}
+
+/// Refusals for want of room are audited once in this time, with a count of those in between: a flood must not fill the trail.
+const REFUSALS_AUDITED_EVERY: Duration = Duration::from_secs(10);
+
+/// Who is connected to one service, within its limits.
+pub struct Gate {
+    service: &'static str,
+    limits: Limits,
+    auditor: Arc<Auditor>,
+    connected: Mutex<HashMap<IpAddr, usize>>,
+    last_refusal: Mutex<Option<Instant>>,
+    suppressed: AtomicU64,
+}
+
+/// A place at the [`Gate`], given back when dropped.
+pub struct Place {
+    gate: Arc<Gate>,
+    address: IpAddr,
+}
+
+impl Gate {
+    /// The gate of `service`, empty.
+    #[must_use]
+    pub fn new(service: &'static str, limits: Limits, auditor: Arc<Auditor>) -> Arc<Self> {
+        Arc::new(Self {
+            service,
+            limits,
+            auditor,
+            connected: Mutex::default(),
+            last_refusal: Mutex::default(),
+            suppressed: AtomicU64::new(0),
+        })
+    }
+
+    /// A place for a connection from `peer`, or nothing (and an audit event) where a limit is reached.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+        let address = peer.ip().to_canonical();
+        let limit = {
+            let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+            let all: usize = connected.values().sum();
+            let here = connected.entry(address).or_default();
+            if all >= self.limits.connections {
+                "connections"
+            } else if *here >= self.limits.connections_per_address {
+                "connections-per-address"
+            } else {
+                *here += 1;
+                return Some(Place { gate: Arc::clone(self), address });
+            }
+        };
+        self.audit_refusal(peer, limit);
+        None
+    }
+
+    fn audit_refusal(&self, peer: SocketAddr, limit: &str) {
+        let mut last = self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|at| at.elapsed() < REFUSALS_AUDITED_EVERY) {
+            self.suppressed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        *last = Some(Instant::now());
+        self.auditor.record(&Event::ConnectionRefused {
+            service: self.service.into(),
+            peer: peer.to_string(),
+            limit: limit.into(),
+            suppressed: self.suppressed.swap(0, Ordering::Relaxed),
+        });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connected = self.gate.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(here) = connected.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                connected.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Binds a TCP listener.
+///
+/// # Errors
+/// With the address, for the operator must know which.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+/// Accepts connections for ever and gives each that the gate admits to `connection`, on a task of its own.
+pub async fn serve<C, R>(listener: TcpListener, gate: Arc<Gate>, connection: C)
+where
+    C: Fn(TcpStream, SocketAddr) -> R + Clone + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors or memory: those that are connected go on, new ones wait.
+                tracing::warn!(%error, service = gate.service, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Some(place) = gate.admit(peer) else { continue };
+        // One message, one packet: phones stall on split ones.
+        let _ = stream.set_nodelay(true);
+        let connection = connection.clone();
+        tokio::spawn(async move {
+            connection(stream, peer).await;
+            drop(place);
+        });
+    }
+}
+
+/// Serves TLS: as [`serve`], with the handshake done before `connection` sees the stream.
+///
+/// The server signs while it reads the ClientHello, and the signature waits for the token; so that step runs on the blocking
+/// pool, at most `limits.handshakes` at a time, and never on a thread that serves other phones.
+pub async fn serve_tls<C, R>(listener: TcpListener, gate: Arc<Gate>, tls: Arc<ServerConfig>, connection: C)
+where
+    C: Fn(TlsStream<TcpStream>, SocketAddr) -> R + Clone + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let handshakes = Arc::new(Semaphore::new(gate.limits.handshakes));
+    let inner = Arc::clone(&gate);
+    serve(listener, gate, move |stream, peer| {
+        let (gate, tls, handshakes, connection) =
+            (Arc::clone(&inner), Arc::clone(&tls), Arc::clone(&handshakes), connection.clone());
+        async move {
+            let limit = Duration::from_millis(gate.limits.handshake_ms);
+            match timeout(limit, handshake(stream, tls, handshakes)).await {
+                Ok(Ok(stream)) => connection(stream, peer).await,
+                Ok(Err(error)) => gate.auditor.record(&Event::TlsRefused {
+                    service: gate.service.into(),
+                    peer: peer.to_string(),
+                    reason: reason(&error),
+                }),
+                Err(_) => gate.auditor.record(&Event::ConnectionTimedOut {
+                    service: gate.service.into(),
+                    peer: peer.to_string(),
+                    step: "TLS handshake".into(),
+                }),
+            }
+        }
+    })
+    .await;
+}
+
+async fn handshake(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+    handshakes: Arc<Semaphore>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let permit = handshakes.acquire_owned().await.map_err(io::Error::other)?;
+    let accept = spawn_blocking(move || {
+        let accept = hello.into_stream(tls);
+        drop(permit);
+        accept
+    })
+    .await
+    .map_err(io::Error::other)?;
+    accept.await
+}
+
+/// What the operator should know of a failed handshake.
+fn reason(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::ExtendedMasterSecretExtensionRequired)) => {
+            "TLS 1.2 without the extended master secret (RFC 7627), which fips mode requires; update the peer or use TLS 1.3"
+                .into()
+        }
+        Some(tls) => tls.to_string(),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_audit::AuditSettings;
+
+    use super::*;
+
+    fn gate(limits: Limits) -> (Arc<Gate>, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("journal.jsonl") };
+        let auditor = Arc::new(Auditor::open("casemate-test", &settings).unwrap());
+        (Gate::new("test", limits, auditor), dir)
+    }
+
+    fn from(host: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, host], 1))
+    }
+
+    #[test]
+    fn one_address_cannot_take_every_place_and_places_come_back() {
+        let (gate, dir) = gate(Limits { connections: 3, connections_per_address: 2, ..Limits::default() });
+        let first = gate.admit(from(1)).unwrap();
+        let _second = gate.admit(from(1)).unwrap();
+        assert!(gate.admit(from(1)).is_none());
+        let _third = gate.admit(from(2)).unwrap();
+        assert!(gate.admit(from(3)).is_none());
+        drop(first);
+        assert!(gate.admit(from(3)).is_some());
+        let trail = std::fs::read_to_string(dir.path().join("journal.jsonl")).unwrap();
+        assert_eq!(trail.matches("ConnectionRefused").count(), 1, "one event for a flood: {trail}");
+    }
+}
