@@ -126,4 +126,13 @@ pub trait KeyStore: Send + Sync {
     /// # Errors
     /// [`HsmError::KeyMissing`] when nothing stands under `id`.
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError>;
+
+    /// Looks for the token again after it was absent, and logs in; does nothing if it is there and the login holds. Without
+    /// one of its own, a store is connected whenever its token is there.
+    ///
+    /// # Errors
+    /// [`HsmError::TokenAbsent`] if it is still away, and everything that a login may end in.
+    fn reconnect(&self) -> Result<(), HsmError> {
+        self.token().map(drop)
+    }
 }

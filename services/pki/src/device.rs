@@ -1,3 +1,4 @@
+use aws_lc_rs::digest;
 use rcgen::SigningKey;
 use time::{OffsetDateTime, PrimitiveDateTime};
 use yasna::{
@@ -15,12 +16,15 @@ const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
 const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
 const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
 const SUBJECT_ALT_NAME: &[u64] = &[2, 5, 29, 17];
+const SUBJECT_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 14];
+const AUTHORITY_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 35];
 const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
 /// serverAuth, clientAuth, ipsecEndSystem (phone-formats §5).
 const PURPOSES: [&[u64]; 3] =
     [&[1, 3, 6, 1, 5, 5, 7, 3, 1], &[1, 3, 6, 1, 5, 5, 7, 3, 2], &[1, 3, 6, 1, 5, 5, 7, 3, 5]];
 /// The attributes of its issuer that a device's subject carries too (phone-formats §5).
-const INHERITED: [&str; 5] = [name::ORGANIZATION, name::ORGANIZATIONAL_UNIT, name::LOCALITY, name::STATE, name::COUNTRY];
+const INHERITED: [&str; 5] =
+    [name::ORGANIZATION, name::ORGANIZATIONAL_UNIT, name::LOCALITY, name::STATE, name::COUNTRY];
 
 /// A locally significant certificate that is to be issued (phone-formats §5).
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +45,8 @@ pub struct DeviceProfile<'a> {
 
 /// Issues a device's certificate: subject with the device as common name and the issuer's O, OU, L, ST, C; BasicConstraints
 /// critical and no authority; KeyUsage critical with digitalSignature, for RSA with keyEncipherment too (RFC 8813 forbids that
-/// to a curve); ExtendedKeyUsage serverAuth, clientAuth, ipsecEndSystem; SubjectAltName the device as a URI.
+/// to a curve); ExtendedKeyUsage serverAuth, clientAuth, ipsecEndSystem; SubjectAltName the device as a URI. To that profile of
+/// phone-formats §5 the two key identifiers are added, which RFC 5280 (4.2.1.1) demands and strict verifiers ask for.
 ///
 /// The library that builds the other certificates rewrites the issuer's name from its parts, and loses the second of two
 /// equal attributes. A verifier compares names, so here the name is copied.
@@ -58,7 +63,7 @@ pub fn issue_device_certificate(profile: &DeviceProfile<'_>, key: &impl SigningK
     let tbs = DeviceTbs {
         device: profile.device,
         spki_der: profile.spki_der,
-        issuer_subject_der: &issuer.subject_der,
+        issuer: &issuer,
         serial: &profile.serial,
         not_before: profile.not_before,
         not_after: profile.not_after,
@@ -79,7 +84,7 @@ pub fn issue_device_certificate(profile: &DeviceProfile<'_>, key: &impl SigningK
 pub(crate) struct DeviceTbs<'a> {
     pub(crate) device: &'a str,
     pub(crate) spki_der: &'a [u8],
-    pub(crate) issuer_subject_der: &'a [u8],
+    pub(crate) issuer: &'a CertificateFacts,
     pub(crate) serial: &'a [u8],
     pub(crate) not_before: OffsetDateTime,
     pub(crate) not_after: OffsetDateTime,
@@ -90,8 +95,8 @@ impl DeviceTbs<'_> {
     /// The one `TBSCertificate` of these values.
     pub(crate) fn to_der(&self) -> Result<Vec<u8>, PkiError> {
         check_device_name(self.device)?;
-        let is_rsa = SpkiFacts::parse(self.spki_der)?.algorithm.rsa_bits().is_some();
-        let issuer = Name::parse(self.issuer_subject_der)?;
+        let key = SpkiFacts::parse(self.spki_der)?;
+        let issuer = Name::parse(&self.issuer.subject_der)?;
         let not_before = date(self.not_before)?;
         let not_after = date(self.not_after)?;
         Ok(yasna::construct_der(|writer| {
@@ -99,7 +104,7 @@ impl DeviceTbs<'_> {
                 writer.next().write_tagged(Tag::context(0), |writer| writer.write_u8(2));
                 writer.next().write_bigint_bytes(self.serial, true);
                 self.signature.write(writer.next());
-                writer.next().write_der(self.issuer_subject_der);
+                writer.next().write_der(&self.issuer.subject_der);
                 writer.next().write_sequence(|writer| {
                     write_date(writer.next(), not_before);
                     write_date(writer.next(), not_after);
@@ -107,7 +112,7 @@ impl DeviceTbs<'_> {
                 self.write_subject(writer.next(), &issuer);
                 writer.next().write_der(self.spki_der);
                 writer.next().write_tagged(Tag::context(3), |writer| {
-                    writer.write_sequence(|writer| self.write_extensions(writer, is_rsa));
+                    writer.write_sequence(|writer| self.write_extensions(writer, &key));
                 });
             });
         }))
@@ -130,7 +135,8 @@ impl DeviceTbs<'_> {
         });
     }
 
-    fn write_extensions(&self, writer: &mut DERWriterSeq<'_>, is_rsa: bool) {
+    fn write_extensions(&self, writer: &mut DERWriterSeq<'_>, key: &SpkiFacts) {
+        let is_rsa = key.algorithm.rsa_bits().is_some();
         let no_authority = yasna::construct_der(|writer| writer.write_sequence(|_| {}));
         write_extension(writer.next(), BASIC_CONSTRAINTS, true, &no_authority);
         // Bits 0 (digitalSignature) and 2 (keyEncipherment) of a named bit list, without trailing zeros (X.690, 11.2.2).
@@ -152,7 +158,25 @@ impl DeviceTbs<'_> {
             });
         });
         write_extension(writer.next(), SUBJECT_ALT_NAME, false, &names);
+        let own = yasna::construct_der(|writer| writer.write_bytes(&key_identifier(key)));
+        write_extension(writer.next(), SUBJECT_KEY_IDENTIFIER, false, &own);
+        // It must be what the issuer's certificate says of itself, whoever made that; without one there is none to name.
+        if let Some(identifier) = &self.issuer.extensions.subject_key_identifier {
+            let issuers = yasna::construct_der(|writer| {
+                writer.write_sequence(|writer| {
+                    // keyIdentifier is [0] IMPLICIT OCTET STRING.
+                    writer.next().write_tagged_implicit(Tag::context(0), |writer| writer.write_bytes(identifier));
+                });
+            });
+            write_extension(writer.next(), AUTHORITY_KEY_IDENTIFIER, false, &issuers);
+        }
     }
+}
+
+/// RFC 7093, 2, method 1: the leftmost 160 bits of the SHA-256 of the public key's bits.
+fn key_identifier(key: &SpkiFacts) -> Vec<u8> {
+    let hash = digest::digest(&digest::SHA256, &key.public_key);
+    hash.as_ref().iter().take(20).copied().collect()
 }
 
 fn write_extension(writer: DERWriter<'_>, oid: &[u64], critical: bool, value: &[u8]) {

@@ -1,7 +1,7 @@
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    AltName, Refusal, SpkiFacts, TbsFacts,
+    AltName, CertificateFacts, Refusal, SpkiFacts, TbsFacts,
     device::DeviceTbs,
     extension::{BASIC_CONSTRAINTS, KEY_USAGE},
     refusal::same,
@@ -14,8 +14,8 @@ pub const DEFAULT_START_TOLERANCE: Duration = Duration::DAY;
 /// What a device certificate must be for the CAPF key to sign it.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceExpectations<'a> {
-    /// DER of the CAPF certificate's subject.
-    pub issuer_subject_der: &'a [u8],
+    /// The CAPF certificate. Its subject must be the issuer, its key decides the signature algorithm and is no device's.
+    pub issuer: &'a CertificateFacts,
     /// The device that the operation is for.
     pub device: &'a str,
     /// Longest validity.
@@ -26,8 +26,6 @@ pub struct DeviceExpectations<'a> {
     pub start_tolerance: Duration,
     /// `SubjectPublicKeyInfo` of every identity key.
     pub forbidden_spkis: &'a [Vec<u8>],
-    /// `SubjectPublicKeyInfo` of the CAPF key: it decides the signature algorithm, and is forbidden too.
-    pub ca_spki: &'a [u8],
 }
 
 /// Judges a certificate that CAPF wants signed for a device.
@@ -38,14 +36,14 @@ pub fn check_device_certificate(tbs: &TbsFacts, expected: &DeviceExpectations<'_
     if tbs.version != 3 {
         return Err(Refusal::Version { found: tbs.version });
     }
-    if tbs.issuer_der != expected.issuer_subject_der {
+    if tbs.issuer_der != expected.issuer.subject_der {
         return Err(Refusal::Issuer { found: tbs.issuer.clone() });
     }
     check_authority(tbs)?;
     check_names(tbs, expected.device)?;
     check_validity(tbs, expected)?;
-    let signature = check_signature(tbs, expected.ca_spki)?;
-    if tbs.spki_der == expected.ca_spki || expected.forbidden_spkis.contains(&tbs.spki_der) {
+    let signature = check_signature(tbs, &expected.issuer.spki_der)?;
+    if tbs.spki_der == expected.issuer.spki_der || expected.forbidden_spkis.contains(&tbs.spki_der) {
         return Err(Refusal::OwnKey);
     }
     SpkiFacts::parse(&tbs.spki_der)?;
@@ -55,7 +53,7 @@ pub fn check_device_certificate(tbs: &TbsFacts, expected: &DeviceExpectations<'_
     let made = DeviceTbs {
         device: expected.device,
         spki_der: &tbs.spki_der,
-        issuer_subject_der: expected.issuer_subject_der,
+        issuer: expected.issuer,
         serial: &tbs.serial,
         not_before: tbs.not_before,
         not_after: tbs.not_after,

@@ -1,4 +1,5 @@
 use x509_parser::{
+    asn1_rs::Oid,
     extensions::{GeneralName, ParsedExtension, X509Extension},
     prelude::FromDer,
 };
@@ -85,6 +86,8 @@ pub struct Extensions {
     pub extended_key_usages: Vec<String>,
     /// SubjectAltName.
     pub alt_names: Vec<AltName>,
+    /// SubjectKeyIdentifier (RFC 5280, 4.2.1.2), if present.
+    pub subject_key_identifier: Option<Vec<u8>>,
 }
 
 impl Extensions {
@@ -129,11 +132,12 @@ impl Extensions {
                     (value.ocsp_signing, "1.3.6.1.5.5.7.3.9"),
                 ];
                 let known = known.into_iter().filter(|(is_set, _)| *is_set).map(|(_, oid)| oid.to_owned());
-                self.extended_key_usages = known.chain(value.other.iter().map(|oid| oid.to_id_string())).collect();
+                self.extended_key_usages = known.chain(value.other.iter().map(Oid::to_id_string)).collect();
             }
             ParsedExtension::SubjectAlternativeName(value) => {
                 self.alt_names = value.general_names.iter().map(alt_name).collect();
             }
+            ParsedExtension::SubjectKeyIdentifier(value) => self.subject_key_identifier = Some(value.0.to_vec()),
             _ => {}
         }
         Ok(())

@@ -1,8 +1,8 @@
 use aws_lc_rs::digest;
 use casemate_hsm_api::KeyRole;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
-    SanType, SerialNumber, SigningKey,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, SanType, SerialNumber, SigningKey,
 };
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
@@ -42,7 +42,12 @@ impl IdentityProfile {
     ///
     /// # Errors
     /// [`PkiError::HostName`], [`PkiError::SubjectSetting`], [`PkiError::Date`], [`PkiError::Random`].
-    pub fn new(role: KeyRole, host: &str, subject: SubjectSettings, not_before: OffsetDateTime) -> Result<Self, PkiError> {
+    pub fn new(
+        role: KeyRole,
+        host: &str,
+        subject: SubjectSettings,
+        not_before: OffsetDateTime,
+    ) -> Result<Self, PkiError> {
         let not_before = date(not_before)?;
         let not_after = not_before.checked_add(longest_validity(role)).ok_or(PkiError::Date { date: not_before })?;
         let serial = random_serial()?.to_vec();
@@ -154,7 +159,9 @@ pub(crate) fn common_name(role: KeyRole, host: &str, spki_der: &[u8]) -> String 
 fn key_usages(role: KeyRole) -> Vec<KeyUsagePurpose> {
     use KeyUsagePurpose::{DataEncipherment, DigitalSignature, KeyCertSign, KeyEncipherment};
     match role {
-        KeyRole::CallManager | KeyRole::Tvs | KeyRole::Tomcat => vec![DigitalSignature, KeyEncipherment, DataEncipherment],
+        KeyRole::CallManager | KeyRole::Tvs | KeyRole::Tomcat => {
+            vec![DigitalSignature, KeyEncipherment, DataEncipherment]
+        }
         KeyRole::CallManagerEcdsa | KeyRole::TomcatEcdsa | KeyRole::ItlRecovery => vec![DigitalSignature],
         KeyRole::Capf => vec![DigitalSignature, KeyCertSign],
     }

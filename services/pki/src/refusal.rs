@@ -115,7 +115,7 @@ pub enum Refusal {
         subject: String,
     },
     /// A value cannot be read or is of a kind that is never certified (weak RSA, unknown curve).
-    #[error("the certificate's content is refused: {0}")]
+    #[error(transparent)]
     Content(#[from] PkiError),
     /// All that is known by name fits, but the whole is not what the profile makes: an extension more or less, another order,
     /// another encoding.

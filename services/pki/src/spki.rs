@@ -1,11 +1,9 @@
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
 };
 use casemate_hsm_api::KeyAlgorithm;
-use x509_parser::{
-    asn1_rs::Oid, prelude::FromDer, public_key::RSAPublicKey, x509::SubjectPublicKeyInfo,
-};
+use x509_parser::{asn1_rs::Oid, prelude::FromDer, public_key::RSAPublicKey, x509::SubjectPublicKeyInfo};
 use yasna::{DERWriterSeq, models::ObjectIdentifier};
 
 use crate::{PkiError, tbs::public_key_bits};
@@ -108,7 +106,8 @@ fn curve(named: Option<Oid<'_>>) -> Result<KeyAlgorithm, PkiError> {
 
 /// Judges a PKCS#1 `RSAPublicKey` (RFC 8017, A.1.1).
 fn rsa(pkcs1: &[u8]) -> Result<KeyAlgorithm, PkiError> {
-    let (_, key) = RSAPublicKey::from_der(pkcs1).map_err(|error| PkiError::malformed("RSAPublicKey", error.to_string()))?;
+    let (_, key) =
+        RSAPublicKey::from_der(pkcs1).map_err(|error| PkiError::malformed("RSAPublicKey", error.to_string()))?;
     let modulus = stripped(key.modulus);
     let exponent = stripped(key.exponent);
     let bits = modulus.first().map_or(0, |first| modulus.len() * 8 - first.leading_zeros() as usize);

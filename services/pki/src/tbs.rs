@@ -123,7 +123,10 @@ pub(crate) fn whole_bytes<'a>(what: &'static str, content: &'a [u8]) -> Result<&
 }
 
 /// Reads one structure with the library, and sees that it took all of it.
-fn library<'a, T: FromDer<'a, x509_parser::error::X509Error>>(what: &'static str, whole: &'a [u8]) -> Result<T, PkiError> {
+fn library<'a, T: FromDer<'a, x509_parser::error::X509Error>>(
+    what: &'static str,
+    whole: &'a [u8],
+) -> Result<T, PkiError> {
     let (rest, value) = T::from_der(whole).map_err(|error| PkiError::malformed(what, error.to_string()))?;
     if rest.is_empty() { Ok(value) } else { Err(PkiError::malformed(what, "bytes are left over")) }
 }

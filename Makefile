@@ -1,0 +1,32 @@
+# `make run` and `make test` are all a newcomer needs; `make help` lists the rest.
+.PHONY: help run lab test bench fuzz lint
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: lab ## the product; until there is an image, the lab
+
+lab: ## every daemon on this machine, and a phone that enrols; ONCE=1 stops after the phone
+	@.ci/install build
+	cargo build --workspace --bins
+	@target/debug/casemate-lab
+
+test: ## every test
+	@.ci/install build
+	@.ci/test
+
+bench: ## the numbers of the README, measured here
+	@.ci/install build
+	cargo build --release --workspace --bins
+	@target/release/casemate-bench
+
+fuzz: ## every fuzz target for SECONDS (default 10) on its corpus
+	@.ci/install build
+	@.ci/fuzz
+
+lint: ## format, clippy, licences, banned crates, sources
+	@.ci/install lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny --config .cargo/deny.toml check licenses bans sources

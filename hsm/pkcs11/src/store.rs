@@ -1,0 +1,208 @@
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use casemate_hsm_api::{
+    HsmError, KeyId, KeySpec, KeyState, KeyStore, LoginState, Pin, PublicKey, SignatureScheme, StoredKey, TokenInfo,
+};
+use cryptoki::session::{Session, SessionState};
+
+use crate::{
+    Pkcs11Error, Pkcs11Settings, RawRate, keys, login, module,
+    pin::read_pin,
+    pool::{Pool, Target},
+    rate, token,
+    worker::Worker,
+};
+
+/// A PKCS#11 token, opened by one process. There is one store a module and process; see the crate's description.
+pub struct Pkcs11Store {
+    settings: Pkcs11Settings,
+    pool: Pool,
+    /// The session that holds the login: a token logs out when a process closes its last session.
+    anchor: Arc<Mutex<Option<Session>>>,
+    connecting: Mutex<()>,
+    /// Generation and removal one at a time: neither may see the other's half.
+    changing: Mutex<()>,
+    /// The error state, and what led to it.
+    wrong: OnceLock<String>,
+}
+
+/// What a connection is: where the sessions go, and the session that logged in.
+struct Connection {
+    target: Target,
+    anchor: Session,
+}
+
+impl Pkcs11Store {
+    /// Loads the module, finds the token, logs in with the PIN of the PIN file.
+    ///
+    /// # Errors
+    /// Every [`Pkcs11Error`]. For [`HsmError::TokenAbsent`] see [`crate::wait_for_token`]; a refused PIN is final.
+    pub fn open(settings: Pkcs11Settings) -> Result<Self, Pkcs11Error> {
+        let lease = module::lease(&settings.module)?;
+        let pool = Pool::start(lease, &settings).map_err(Pkcs11Error::Threads)?;
+        let store = Self {
+            settings,
+            pool,
+            anchor: Arc::default(),
+            connecting: Mutex::default(),
+            changing: Mutex::default(),
+            wrong: OnceLock::new(),
+        };
+        store.connect()?;
+        Ok(store)
+    }
+
+    /// Finds the token again after it was away, opens sessions and logs in, unless the login still holds. The module is
+    /// initialised again only if the token is not found otherwise, and no call is in it.
+    ///
+    /// # Errors
+    /// As [`Pkcs11Store::open`].
+    pub fn connect(&self) -> Result<(), Pkcs11Error> {
+        let _one = lock(&self.connecting);
+        self.usable()?;
+        if self.pool.call(self.settings.call_timeout(), self.holds()).is_ok() {
+            return Ok(());
+        }
+        let idle = self.pool.retire();
+        let anchor = Arc::clone(&self.anchor);
+        self.pool.call(self.settings.call_timeout(), move |_| {
+            drop(lock(&anchor).take());
+            Ok(())
+        })?;
+        let pin = read_pin(&self.settings.pin_file)?;
+        let settings = self.settings.clone();
+        // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
+        let connected = self
+            .pool
+            .call(self.settings.call_timeout(), move |worker| Ok(connect(worker, &settings, &pin, idle)))??;
+        *lock(&self.anchor) = Some(connected.anchor);
+        self.pool.aim(connected.target);
+        Ok(())
+    }
+
+    /// How fast the token signs in one session with nothing around it, measured for `duration`.
+    ///
+    /// # Errors
+    /// As [`KeyStore::sign`].
+    pub fn raw_rate(&self, id: KeyId, scheme: SignatureScheme, duration: Duration) -> Result<RawRate, HsmError> {
+        let limit = duration.saturating_add(self.settings.call_timeout());
+        self.ask(limit, move |worker| rate::measure(worker, id, scheme, duration))
+    }
+
+    /// A check that the token is there and the login holds.
+    fn holds(&self) -> impl FnOnce(&mut Worker) -> Result<(), HsmError> + Send + 'static {
+        let anchor = Arc::clone(&self.anchor);
+        move |worker| {
+            let target = worker.target()?;
+            token::present(worker.context(), &target)?;
+            let state = lock(&anchor).as_ref().map(|session| session.get_session_info().map(|info| info.session_state()));
+            match state {
+                Some(Ok(SessionState::RwUser | SessionState::RoUser)) => Ok(()),
+                other => Err(HsmError::TokenAbsent {
+                    token: target.serial.as_ref().to_owned(),
+                    detail: format!("the login does not hold: {other:?}"),
+                }),
+            }
+        }
+    }
+
+    /// Runs `work` on the token unless it has given a wrong answer before; its first one ends its use.
+    fn ask<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
+    ) -> Result<T, HsmError> {
+        self.usable()?;
+        let answer = self.pool.call(limit, work);
+        if let Err(HsmError::WrongAnswer { operation, .. }) = &answer {
+            self.wrong.get_or_init(|| operation.clone());
+        }
+        answer
+    }
+
+    fn usable(&self) -> Result<(), HsmError> {
+        match self.wrong.get() {
+            Some(operation) => Err(HsmError::WrongAnswer { token: self.pool.token(), operation: operation.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Finds the token and logs in. `idle`: nobody else is in the module, so it may be started anew.
+fn connect(worker: &Worker, settings: &Pkcs11Settings, pin: &Pin, idle: bool) -> Result<Connection, Pkcs11Error> {
+    let context = worker.context();
+    let (target, described) = match token::find(context, &settings.token) {
+        Err(HsmError::TokenAbsent { .. }) if idle && settings.reinitialize => {
+            let failed = |error| crate::error::classify(&settings.token.to_string(), &error);
+            context.clone().finalize().map_err(failed)?;
+            module::initialize(context).map_err(failed)?;
+            token::find(context, &settings.token)?
+        }
+        found => found?,
+    };
+    let failed = |error| crate::error::classify(&target.serial, &error);
+    let anchor = context.open_rw_session(target.slot).map_err(failed)?;
+    login::login(&anchor, &described, pin, settings)?;
+    Ok(Connection { target, anchor })
+}
+
+impl KeyStore for Pkcs11Store {
+    fn token(&self) -> Result<TokenInfo, HsmError> {
+        let holds = self.holds();
+        let mut info = self.ask(self.settings.call_timeout(), move |worker| {
+            let target = worker.target()?;
+            let mut info = token::describe(worker.context(), &target)?;
+            info.login = if holds(worker).is_ok() { LoginState::User } else { LoginState::Public };
+            Ok(info)
+        })?;
+        info.sessions = self.pool.open_sessions() + usize::from(lock(&self.anchor).is_some());
+        Ok(info)
+    }
+
+    fn generate(&self, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
+        let _one = lock(&self.changing);
+        let label = label.to_owned();
+        self.ask(self.settings.generate_timeout(), move |worker| keys::generate(worker, id, &label, spec))
+    }
+
+    fn inspect(&self, id: KeyId, spec: Option<KeySpec>) -> Result<KeyState, HsmError> {
+        self.ask(self.settings.call_timeout(), move |worker| keys::inspect(worker, id, spec))
+    }
+
+    fn remove_half(&self, id: KeyId) -> Result<(), HsmError> {
+        let _one = lock(&self.changing);
+        self.ask(self.settings.call_timeout(), move |worker| keys::remove_half(worker, id))
+    }
+
+    fn keys(&self) -> Result<Vec<StoredKey>, HsmError> {
+        self.ask(self.settings.call_timeout(), keys::list)
+    }
+
+    fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
+        let message = message.to_vec();
+        self.ask(self.settings.call_timeout(), move |worker| keys::sign(worker, id, scheme, &message))
+    }
+
+    fn reconnect(&self) -> Result<(), HsmError> {
+        self.connect().map_err(|error| error.into_hsm(&self.pool.token()))
+    }
+}
+
+impl Drop for Pkcs11Store {
+    fn drop(&mut self) {
+        // On a thread of the pool, which goes next: closing a session may hang like any other call.
+        self.pool.retire();
+        let anchor = Arc::clone(&self.anchor);
+        let _ = self.pool.call(self.settings.call_timeout(), move |_| {
+            drop(lock(&anchor).take());
+            Ok(())
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,55 @@
+use std::{fs, path::Path};
+
+use crate::{DAEMONS, LabError, LabSettings, Layout, Ports, token};
+
+/// The key policy as it is shipped: the lab uses no other.
+const KEY_POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/keyd/key-policy.toml");
+
+/// Writes the lab's settings file: paths, users and ports. Everything else is the shipped default.
+pub(crate) fn write(layout: &Layout, settings: &LabSettings) -> Result<(), LabError> {
+    let to = layout.root.join("etc/key-policy.toml");
+    fs::copy(Path::new(KEY_POLICY), &to).map_err(LabError::file(KEY_POLICY))?;
+    let text = sections(layout, settings);
+    fs::write(layout.config(), text).map_err(LabError::file(layout.config()))
+}
+
+fn sections(layout: &Layout, settings: &LabSettings) -> String {
+    let root = layout.root.display();
+    let users: String =
+        DAEMONS.iter().map(|(daemon, _)| format!("{daemon} = {}\n", layout.owner.uid(daemon))).collect();
+    let own = [
+        (
+            "keyd",
+            format!(
+                "pin-file = \"{root}/etc/pin\"\npkcs11 = {{ module = \"{}\", token = \"{}\" }}",
+                token::MODULE,
+                token::LABEL
+            ),
+        ),
+        ("capf", format!("port = {}", Ports::CAPF)),
+        ("tvs", format!("port = {}", Ports::TVS)),
+        ("tftp", format!("tftp-port = {}\nhttp-port = {}\nhttps-port = {}", Ports::TFTP, Ports::HTTP, Ports::HTTPS)),
+        ("ctlprovider", format!("capf-port = {}\ntvs-port = {}", Ports::CAPF, Ports::TVS)),
+    ];
+    let sections: String = own
+        .iter()
+        .map(|(name, lines)| {
+            let extra: String = settings
+                .extra
+                .iter()
+                .filter(|(section, _)| section == name)
+                .map(|(_, lines)| format!("{lines}\n"))
+                .collect();
+            format!("\n[{name}]\n{lines}\n{extra}")
+        })
+        .collect();
+    format!(
+        "# The lab's settings: paths, users and ports. The rest is the shipped default.\n\
+         [paths]\nrun = \"{root}/run\"\nstate = \"{root}/state\"\nbin = \"{root}/bin\"\netc = \"{root}/etc\"\n\n\
+         [security]\nmode = \"{}\"\n\n\
+         [audit]\nfile = \"{root}/journal.jsonl\"\n\n\
+         [node]\nhost = \"casemate-lab\"\naddress = \"{}\"\n\n\
+         [users]\n{users}{sections}",
+        settings.mode, settings.address,
+    )
+}

@@ -1,0 +1,250 @@
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{DAEMONS, LabError, LabSettings, Layout, Owner, Ports, config, program, supervisor::Supervisor, token};
+
+/// A running lab. Dropping it ends every daemon; its folder stays, to be looked at.
+pub struct Lab {
+    /// Its folders.
+    pub layout: Layout,
+    settings: LabSettings,
+    supervisor: Supervisor,
+}
+
+impl Lab {
+    /// Makes folders, token, settings and manifest; starts nothing.
+    ///
+    /// # Errors
+    /// As [`LabError`] says.
+    pub fn prepare(settings: LabSettings) -> Result<Self, LabError> {
+        token::check_installed()?;
+        let layout = Layout { root: settings.folder.clone(), owner: Owner::One("not decided yet") };
+        fs::create_dir_all(&layout.root).map_err(LabError::file(&layout.root))?;
+        let layout = Layout { owner: Owner::here(&layout.root), root: absolute(&layout.root)? };
+        layout.create()?;
+        program::install(&layout)?;
+        token::init(&layout)?;
+        config::write(&layout, &settings)?;
+        let supervisor = Supervisor::new(&layout, settings.restart);
+        let lab = Self { layout, settings, supervisor };
+        lab.postd(&["--write-manifest"])?;
+        Ok(lab)
+    }
+
+    /// [`Lab::prepare`], the power-on self-test, every daemon, and provisioning.
+    ///
+    /// # Errors
+    /// As [`LabError`] says.
+    pub fn start(settings: LabSettings) -> Result<Self, LabError> {
+        let lab = Self::prepare(settings)?;
+        lab.postd(&[])?;
+        lab.start_daemons()?;
+        lab.casemate(&["provision"])?;
+        lab.wait_for_trust_list()?;
+        Ok(lab)
+    }
+
+    /// Runs `casemate-postd` with `arguments` to its end and gives what it printed.
+    ///
+    /// # Errors
+    /// A test failed.
+    pub fn postd(&self, arguments: &[&str]) -> Result<String, LabError> {
+        let mut command = Command::new(self.layout.bin().join("casemate-postd"));
+        command.arg("--config").arg(self.layout.config()).args(arguments);
+        program::finish(command).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Starts every daemon, each after the one before it serves.
+    ///
+    /// # Errors
+    /// One does not serve in time.
+    pub fn start_daemons(&self) -> Result<(), LabError> {
+        DAEMONS.iter().try_for_each(|(daemon, _)| self.supervisor.start(daemon))
+    }
+
+    /// Starts one daemon and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not serve in time.
+    pub fn start_daemon(&self, daemon: &'static str) -> Result<(), LabError> {
+        self.supervisor.start(daemon)
+    }
+
+    /// Ends one daemon by SIGTERM and leaves it ended.
+    ///
+    /// # Errors
+    /// It cannot be ended.
+    pub fn stop_daemon(&self, daemon: &'static str) -> Result<(), LabError> {
+        self.supervisor.stop(daemon)
+    }
+
+    /// Kills `daemon` by SIGKILL; the supervisor starts it again. `false` if it was not running.
+    ///
+    /// # Errors
+    /// Linux refuses.
+    pub fn kill(&self, daemon: &str) -> Result<bool, LabError> {
+        let Some(pid) = self.pid(daemon) else { return Ok(false) };
+        match kill(pid, Signal::SIGKILL) {
+            Ok(()) => Ok(true),
+            Err(nix::Error::ESRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The process of `daemon` while it runs.
+    #[must_use]
+    pub fn pid(&self, daemon: &str) -> Option<Pid> {
+        self.supervisor.pid(daemon).and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw)
+    }
+
+    /// How often `daemon` was started.
+    #[must_use]
+    pub fn starts(&self, daemon: &str) -> u32 {
+        self.supervisor.starts(daemon)
+    }
+
+    /// Resident memory of `daemon` in bytes (`VmRSS` of proc(5)).
+    #[must_use]
+    pub fn memory(&self, daemon: &str) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid(daemon)?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
+    /// Runs the operator's console with `arguments` and gives what it printed on standard output.
+    ///
+    /// # Errors
+    /// The command failed; the text is what it printed.
+    pub fn casemate(&self, arguments: &[&str]) -> Result<String, LabError> {
+        let mut command = self.console();
+        command.args(arguments);
+        program::finish(command).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The operator's console, pointed at this lab.
+    #[must_use]
+    pub fn console(&self) -> Command {
+        let mut command = Command::new(self.layout.bin().join("casemate"));
+        command.env("CASEMATE_LAB", &self.layout.root);
+        command
+    }
+
+    /// The address of a service at `port`.
+    #[must_use]
+    pub fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.settings.address, port)
+    }
+
+    /// What `daemon` publishes under `name`.
+    #[must_use]
+    pub fn published(&self, daemon: &str, name: &str) -> PathBuf {
+        self.layout.state().join(daemon).join("public").join(name)
+    }
+
+    /// Every audit event of this lab, oldest first.
+    ///
+    /// # Errors
+    /// The trail cannot be read.
+    pub fn audit(&self) -> Result<Vec<serde_json::Value>, LabError> {
+        let path = self.layout.journal();
+        let text = fs::read_to_string(&path).map_err(LabError::file(&path))?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Audit events named `event`.
+    ///
+    /// # Errors
+    /// The trail cannot be read.
+    pub fn audited(&self, event: &str) -> Result<Vec<serde_json::Value>, LabError> {
+        Ok(self.audit()?.into_iter().filter(|record| record["CASEMATE_EVENT"] == event).collect())
+    }
+
+    /// Waits until ctlprovider has published the trust list.
+    ///
+    /// # Errors
+    /// It has not within half a minute.
+    pub fn wait_for_trust_list(&self) -> Result<(), LabError> {
+        self.wait_for("a published ITLFile.tlv", Duration::from_secs(30), || {
+            program::present(&self.published("ctlprovider", "ITLFile.tlv"))
+        })
+    }
+
+    /// Waits until `holds`.
+    ///
+    /// # Errors
+    /// It does not within `limit`.
+    pub fn wait_for(&self, what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Result<(), LabError> {
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            if holds() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Err(LabError::Waited { what: what.into(), limit })
+    }
+
+    /// A phone named `name`, with a folder of its own in the lab.
+    #[must_use]
+    pub fn phone(&self, name: &str) -> Phone<'_> {
+        Phone { lab: self, name: name.to_owned() }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, LabError> {
+    path.canonicalize().map_err(LabError::file(path))
+}
+
+/// A simulated phone at the door of a lab.
+pub struct Phone<'a> {
+    lab: &'a Lab,
+    name: String,
+}
+
+impl Phone<'_> {
+    /// The folder of its state.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.lab.layout.root.join("phones").join(&self.name)
+    }
+
+    /// `casemate-phone` with this phone's name and folder and the lab's address and ports.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(program::programs().join("casemate-phone"));
+        command.args(["--name", &self.name, "--host", &self.lab.settings.address.to_string()]);
+        command.arg("--state").arg(self.folder());
+        let ports = [
+            ("--tftp-port", Ports::TFTP),
+            ("--http-port", Ports::HTTP),
+            ("--https-port", Ports::HTTPS),
+            ("--capf-port", Ports::CAPF),
+            ("--tvs-port", Ports::TVS),
+        ];
+        for (flag, port) in ports {
+            command.args([flag, &port.to_string()]);
+        }
+        command
+    }
+
+    /// Plays the phone's start with `arguments` and gives what it printed.
+    ///
+    /// # Errors
+    /// Something that the phone checks does not hold.
+    pub fn play(&self, arguments: &[&str]) -> Result<String, LabError> {
+        let mut command = self.command();
+        command.args(arguments);
+        program::finish(command).map(|output: Output| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}

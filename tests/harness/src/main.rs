@@ -1,0 +1,115 @@
+//! `make lab`: starts every daemon, provisions, adds a phone, plays it, prints each step with its time, then the addresses and
+//! `lab: ready`, and stays until Ctrl-C. `ONCE=1` stops after the phone; the exit code is 0 only if all held.
+#![forbid(unsafe_code)]
+
+use std::{
+    env,
+    error::Error,
+    io::Write,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use casemate_harness::{Lab, LabError, LabSettings, Owner, Ports, programs};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The phone that the lab adds.
+const PHONE: &str = "SEP001122334455";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let target = programs();
+    let target = target.parent().unwrap_or(&target);
+    let started = Instant::now();
+    let lab =
+        step("token, settings and manifest of the programs", || Lab::prepare(LabSettings::new(target.join("lab"))))?;
+    explain(&lab);
+    step("power-on self-test", || lab.postd(&[]))?;
+    step("daemons", || lab.start_daemons())?;
+    step("seven keys in the token, each with its certificate", || lab.casemate(&["provision"]))?;
+    step("trust list signed by ITLRecovery", || lab.wait_for_trust_list())?;
+    let string = authentication_string()?;
+    step("phone added with an authentication string", || lab.casemate(&["phone", "add", PHONE, "--string", &string]))?;
+    step("its configuration signed by CallManager", || {
+        let file = lab.published("ctlprovider", &format!("{PHONE}.cnf.xml.sgn"));
+        lab.wait_for("the phone's signed configuration", Duration::from_secs(10), || file.exists())
+    })?;
+    let tomcat = lab.published("certmgr", "tomcat.pem");
+    let told = step("phone: trust list, configuration, TVS, enrolment", || {
+        lab.phone(PHONE).play(&["--string", &string, "--ask-about", &tomcat.to_string_lossy()])
+    })?;
+    print!("{}", indented(&told));
+    println!("lab: all of it took {:.1} s", started.elapsed().as_secs_f64());
+    addresses(&lab);
+    println!("lab: ready");
+    if env::var_os("ONCE").is_none_or(|once| once.is_empty() || once == "0") {
+        println!("lab: Ctrl-C ends it; try: CASEMATE_LAB={0} {0}/bin/casemate audit tail", lab.layout.root.display());
+        wait_for_the_end()?;
+    }
+    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM; the daemons are in process groups of their own and end after us, in order.
+fn wait_for_the_end() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        Ok(())
+    })
+}
+
+/// Runs one step and prints it with its time; while it runs, the line stands without.
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
+    print!("lab: {name} ...");
+    // Nothing is lost if a terminal cannot be flushed.
+    let _ = std::io::stdout().flush();
+    let started = Instant::now();
+    let outcome = work();
+    println!(" {} in {:.2} s", if outcome.is_ok() { "done" } else { "FAILED" }, started.elapsed().as_secs_f64());
+    outcome
+}
+
+fn explain(lab: &Lab) {
+    match lab.layout.owner {
+        Owner::Each => println!("lab: one uid a daemon, so the key broker's policy is the real one"),
+        Owner::One(why) => println!(
+            "lab: ONE UID FOR ALL ({why}): this run does not prove that one daemon is refused what only another may ask"
+        ),
+    }
+    println!("lab: the token is SoftHSM, whose keys lie in an encrypted file under {}", lab.layout.token().display());
+}
+
+fn addresses(lab: &Lab) {
+    let services = [
+        ("TFTP", Ports::TFTP),
+        ("HTTP files", Ports::HTTP),
+        ("HTTPS files", Ports::HTTPS),
+        ("CAPF", Ports::CAPF),
+        ("TVS", Ports::TVS),
+    ];
+    for (service, port) in services {
+        println!("lab: {service:<12} {}", lab.address(port));
+    }
+    println!("lab: {:<12} {}", "audit", lab.layout.journal().display());
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("       {line}\n")).collect()
+}
+
+/// Eight random digits.
+fn authentication_string() -> std::io::Result<String> {
+    let mut random = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    Ok(random.iter().map(|byte| char::from(b'0' + byte % 10)).collect())
+}

@@ -1,0 +1,56 @@
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+/// The ports of the phones' protocols: the real ones plus 20000.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports;
+
+impl Ports {
+    /// TFTP over UDP.
+    pub const TFTP: u16 = 20069;
+    /// Phone files over HTTP.
+    pub const HTTP: u16 = 26970;
+    /// Phone files over HTTPS.
+    pub const HTTPS: u16 = 26971;
+    /// Enrolment.
+    pub const CAPF: u16 = 23804;
+    /// Trust verification.
+    pub const TVS: u16 = 22445;
+}
+
+/// What a lab is made from.
+#[derive(Clone, Debug)]
+pub struct LabSettings {
+    /// Its folder, emptied at the start.
+    pub folder: PathBuf,
+    /// A loopback address of its own, so that several labs use the same ports side by side.
+    pub address: IpAddr,
+    /// `fips` or `non-fips`.
+    pub mode: &'static str,
+    /// More lines for sections of the settings file: (section, lines of TOML).
+    pub extra: Vec<(&'static str, String)>,
+    /// Whether a daemon that ends is started again, as systemd would.
+    pub restart: bool,
+}
+
+impl LabSettings {
+    /// `make lab`: `target/lab` on 127.0.0.1.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, address: IpAddr::V4(Ipv4Addr::LOCALHOST), mode: "fips", extra: Vec::new(), restart: true }
+    }
+
+    /// A lab for one test: a folder of its own under `target/labs`, and a loopback address that no other test's lab has.
+    #[must_use]
+    pub fn for_test(name: &str) -> Self {
+        let folder = crate::program::target_folder().join("labs").join(name);
+        let digest = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let [a, b, c, ..] = digest.to_le_bytes();
+        let address = Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254));
+        Self { address: IpAddr::V4(address), ..Self::new(folder) }
+    }
+}
