@@ -21,7 +21,7 @@ bench: ## the numbers of the README, measured here
 	cargo build --release --workspace --bins
 	@target/release/casemate-bench
 
-fuzz: ## every fuzz target for SECONDS (default 10) on its corpus
+fuzz: ## every fuzz target for SECONDS_EACH (10) seconds on its corpus
 	@.ci/install build
 	@.ci/fuzz
 

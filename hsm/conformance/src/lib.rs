@@ -1,1 +1,73 @@
-//! Not written yet.
+//! One suite for every backend of [`KeyStore`](casemate_hsm_api::KeyStore): what the rest of the tree relies on, tried on the
+//! real thing. What a token signs is verified here by code of this crate's own, not by the backend's.
+#![forbid(unsafe_code)]
+
+mod cases;
+mod report;
+mod verify;
+
+use std::time::Duration;
+
+use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore, SignatureScheme};
+use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Settings, Pkcs11Store, RawRate};
+
+pub use cases::run;
+pub use report::{Case, Report};
+pub use verify::verifies;
+
+/// One half of a key pair.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs)] // the names say it
+pub enum Half {
+    Private,
+    Public,
+}
+
+/// A backend under test, with the means to do to its token what no [`KeyStore`] does.
+pub trait Rig {
+    /// The backend.
+    fn store(&self) -> &(dyn KeyStore + '_);
+
+    /// Takes away the other half of the pair under `id`, as an interrupted generation leaves it.
+    ///
+    /// # Errors
+    /// What went wrong, for the report.
+    fn keep_half(&self, id: KeyId, half: Half) -> Result<(), String>;
+
+    /// Whether the token says, by another way than the backend, that the private key under `id` is sensitive and can never leave.
+    ///
+    /// # Errors
+    /// What went wrong, for the report.
+    fn never_extractable(&self, id: KeyId) -> Result<bool, String>;
+}
+
+/// How much is tried.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    /// Algorithms of which a key is made.
+    pub algorithms: Vec<KeyAlgorithm>,
+    /// Threads that sign at once.
+    pub threads: usize,
+    /// Signatures of each thread.
+    pub signatures: usize,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { algorithms: KeyAlgorithm::ALL.to_vec(), threads: 8, signatures: 50 }
+    }
+}
+
+/// Signatures a second that a token makes in one session with nothing around it: what every number above it is held against.
+/// Opens the token in this process, which must not have it open.
+///
+/// # Errors
+/// As [`Pkcs11Store::open`] and [`Pkcs11Store::raw_rate`].
+pub fn raw_rate(
+    settings: Pkcs11Settings,
+    key: KeyId,
+    scheme: SignatureScheme,
+    duration: Duration,
+) -> Result<RawRate, Pkcs11Error> {
+    Ok(Pkcs11Store::open(settings)?.raw_rate(key, scheme, duration)?)
+}

@@ -83,7 +83,9 @@ impl Pkcs11Error {
     pub(crate) fn into_hsm(self, token: &str) -> HsmError {
         match self {
             Self::Hsm(error) => error,
-            other => HsmError::Device { token: token.to_owned(), operation: "opening".to_owned(), detail: other.to_string() },
+            other => {
+                HsmError::Device { token: token.to_owned(), operation: "opening".to_owned(), detail: other.to_string() }
+            }
         }
     }
 }
@@ -106,7 +108,9 @@ pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
         | RvError::SlotIdInvalid
         | RvError::UserNotLoggedIn
         | RvError::CryptokiNotInitialized => HsmError::TokenAbsent { token, detail: format!("{operation}: {detail}") },
-        RvError::DeviceMemory | RvError::SessionCount => HsmError::TokenFull { token, detail: format!("{operation}: {detail}") },
+        RvError::DeviceMemory | RvError::SessionCount => {
+            HsmError::TokenFull { token, detail: format!("{operation}: {detail}") }
+        }
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid
         | RvError::CurveNotSupported
@@ -116,7 +120,9 @@ pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
             HsmError::PinIncorrect { token }
         }
         RvError::PinLocked => HsmError::PinLocked { token },
-        RvError::FipsSelfTestFailed => HsmError::WrongAnswer { token, operation: format!("{operation}, its own self-test") },
+        RvError::FipsSelfTestFailed => {
+            HsmError::WrongAnswer { token, operation: format!("{operation}, its own self-test") }
+        }
         _ => HsmError::Device { token, operation, detail },
     }
 }

@@ -28,7 +28,8 @@ struct Pair {
 
 pub(crate) fn generate(worker: &mut Worker, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
     let target = worker.target()?;
-    let offered = algorithms(worker.context(), target.slot).map_err(|error| crate::error::classify(&target.serial, &error))?;
+    let offered =
+        algorithms(worker.context(), target.slot).map_err(|error| crate::error::classify(&target.serial, &error))?;
     if !offered.contains(&spec.algorithm) {
         let operation = format!("generation of {}", spec.algorithm);
         return Err(HsmError::Unsupported { token: target.serial.as_ref().to_owned(), operation });
@@ -109,7 +110,12 @@ pub(crate) fn list(worker: &mut Worker) -> Result<Vec<StoredKey>, HsmError> {
     Ok(found)
 }
 
-pub(crate) fn sign(worker: &mut Worker, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
+pub(crate) fn sign(
+    worker: &mut Worker,
+    id: KeyId,
+    scheme: SignatureScheme,
+    message: &[u8],
+) -> Result<Vec<u8>, HsmError> {
     worker.with_session(|open| {
         let key = open.key(id)?;
         if !scheme.fits(key.algorithm) {
@@ -182,7 +188,9 @@ impl Open {
         };
         let public = match value {
             Material::Rsa { modulus, exponent } => public::rsa(&modulus, &exponent),
-            Material::Ec { params, point } => public::curve_algorithm(&params).and_then(|curve| public::ec(curve, &point)),
+            Material::Ec { params, point } => {
+                public::curve_algorithm(&params).and_then(|curve| public::ec(curve, &point))
+            }
         };
         let public = public.ok_or_else(|| self.differs(id, "its public half is of no kind that is used here"))?;
         if self.kind(private)? != Some(key_type(public.algorithm)) {
@@ -195,11 +203,14 @@ impl Open {
     fn material(&self, handle: ObjectHandle) -> Result<Option<Material>, HsmError> {
         use AttributeType as T;
         let kind = self.kind(handle)?;
-        let read = self.attributes(handle, match kind {
-            Some(KeyType::RSA) => &[T::Modulus, T::PublicExponent],
-            Some(KeyType::EC) => &[T::EcParams, T::EcPoint],
-            _ => return Ok(None),
-        })?;
+        let read = self.attributes(
+            handle,
+            match kind {
+                Some(KeyType::RSA) => &[T::Modulus, T::PublicExponent],
+                Some(KeyType::EC) => &[T::EcParams, T::EcPoint],
+                _ => return Ok(None),
+            },
+        )?;
         let mut first = Vec::new();
         let mut second = Vec::new();
         for attribute in read {
@@ -230,7 +241,13 @@ impl Open {
         Ok(key)
     }
 
-    fn sign(&mut self, id: KeyId, key: CachedKey, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
+    fn sign(
+        &mut self,
+        id: KeyId,
+        key: CachedKey,
+        scheme: SignatureScheme,
+        message: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
         let asked = request(scheme, message);
         let raw = match self.session.sign(&asked.mechanism, key.private, &asked.data) {
             Err(error) if is_stale_handle(&error) => {
@@ -264,10 +281,14 @@ impl Open {
     }
 
     fn label(&self, handle: ObjectHandle) -> Result<String, HsmError> {
-        Ok(self.attributes(handle, &[AttributeType::Label])?.into_iter().find_map(|attribute| match attribute {
-            Attribute::Label(label) => Some(String::from_utf8_lossy(&label).into_owned()),
-            _ => None,
-        }).unwrap_or_default())
+        Ok(self
+            .attributes(handle, &[AttributeType::Label])?
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                Attribute::Label(label) => Some(String::from_utf8_lossy(&label).into_owned()),
+                _ => None,
+            })
+            .unwrap_or_default())
     }
 
     fn differs(&self, id: KeyId, detail: &str) -> HsmError {

@@ -12,7 +12,7 @@ use crate::{
     refusal::{Refusals, Verdict},
 };
 
-/// Logs in, once, if the PIN may be tried at all. The order is what protects the token: its own warnings, then our memory of
+/// Logs in, once, if the PIN may be tried at all. The order is what protects the token: its own warnings and our memory of
 /// refused PINs, then the mark on disk, and only then `C_Login`.
 pub(crate) fn login(
     session: &Session,
@@ -34,18 +34,18 @@ pub(crate) fn login(
     }
     let mark = refusals.mark(pin, unresolved)?;
     let auth = AuthPin::new(pin.expose().into());
-    match session.login(UserType::User, Some(&auth)) {
-        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => mark.clear(),
-        Err(error) => {
-            match classify(&token, &error) {
-                // The PIN was looked at and refused.
-                HsmError::PinIncorrect { .. } => mark.refused()?,
-                // It was not looked at: there is no token, or it takes no PIN any more.
-                HsmError::TokenAbsent { .. } | HsmError::PinLocked { .. } => mark.clear()?,
-                // Nobody knows. The mark stays and counts.
-                _ => drop(mark),
-            }
-            Err(classify(&token, &error).into())
-        }
+    let Err(error) = session.login(UserType::User, Some(&auth)) else { return mark.clear() };
+    if matches!(error, Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) {
+        return mark.clear();
     }
+    let told = classify(&token, &error);
+    match told {
+        // The PIN was looked at and refused.
+        HsmError::PinIncorrect { .. } => mark.refused()?,
+        // It was not looked at: there is no token, or it takes no PIN any more.
+        HsmError::TokenAbsent { .. } | HsmError::PinLocked { .. } => mark.clear()?,
+        // Nobody knows. The mark stays and counts.
+        _ => drop(mark),
+    }
+    Err(told.into())
 }

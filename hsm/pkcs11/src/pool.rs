@@ -206,9 +206,15 @@ impl<T> Cell<T> {
     }
 
     /// Waits while `so` holds; `Err` when it still holds after `limit`.
-    fn wait(&self, limit: Duration, so: fn(&Phase<T>) -> bool) -> Result<MutexGuard<'_, Phase<T>>, MutexGuard<'_, Phase<T>>> {
-        let (phase, _) =
-            self.changed.wait_timeout_while(self.phase(), limit, |phase| so(phase)).unwrap_or_else(PoisonError::into_inner);
+    fn wait(
+        &self,
+        limit: Duration,
+        so: fn(&Phase<T>) -> bool,
+    ) -> Result<MutexGuard<'_, Phase<T>>, MutexGuard<'_, Phase<T>>> {
+        let (phase, _) = self
+            .changed
+            .wait_timeout_while(self.phase(), limit, |phase| so(phase))
+            .unwrap_or_else(PoisonError::into_inner);
         if so(&phase) { Err(phase) } else { Ok(phase) }
     }
 }
@@ -229,10 +235,11 @@ impl Shared {
     /// Where a session is to be opened now.
     pub(crate) fn target(&self) -> Result<(u64, Target), HsmError> {
         let state = self.state();
-        state.target.clone().map(|target| (state.generation, target)).ok_or_else(|| HsmError::TokenAbsent {
-            token: self.name.clone(),
-            detail: "not connected".to_owned(),
-        })
+        state
+            .target
+            .clone()
+            .map(|target| (state.generation, target))
+            .ok_or_else(|| HsmError::TokenAbsent { token: self.name.clone(), detail: "not connected".to_owned() })
     }
 
     pub(crate) fn session_opened(&self) {

@@ -41,9 +41,7 @@ pub(crate) fn measure(
         let end = deadline(duration);
         let mut signatures = 0;
         while Instant::now() < end {
-            open.session
-                .sign(&asked.mechanism, key.private, &asked.data)
-                .map_err(|error| open.failed(&error))?;
+            open.session.sign(&asked.mechanism, key.private, &asked.data).map_err(|error| open.failed(&error))?;
             signatures += 1;
         }
         Ok(RawRate { signatures, elapsed: begin.elapsed() })

@@ -151,8 +151,7 @@ mod tests {
     fn what_is_not_said_has_a_default_and_a_misspelling_is_refused() {
         let text = "module = '/m.so'\ntoken = { serial = 'abc' }\npin-file = '/pin'\nstate = '/s'\n";
         let read: Pkcs11Settings = toml::from_str(text).unwrap();
-        let made =
-            Pkcs11Settings::new("/m.so".into(), TokenName::Serial("abc".into()), "/pin".into(), "/s".into());
+        let made = Pkcs11Settings::new("/m.so".into(), TokenName::Serial("abc".into()), "/pin".into(), "/s".into());
         assert_eq!(read, made);
         assert!(toml::from_str::<Pkcs11Settings>(&format!("{text}call_timeout = 3\n")).is_err());
     }

@@ -25,7 +25,9 @@ pub(crate) fn request(scheme: SignatureScheme, message: &[u8]) -> Request {
         Padding::RsaPkcs1 => {
             Request { mechanism: Mechanism::RsaPkcs, data: [digest_info(scheme.hash()), hash.as_ref()].concat() }
         }
-        Padding::RsaPss => Request { mechanism: Mechanism::RsaPkcsPss(pss(scheme.hash())), data: hash.as_ref().to_vec() },
+        Padding::RsaPss => {
+            Request { mechanism: Mechanism::RsaPkcsPss(pss(scheme.hash())), data: hash.as_ref().to_vec() }
+        }
         Padding::Ecdsa => Request { mechanism: Mechanism::Ecdsa, data: hash.as_ref().to_vec() },
     }
 }

@@ -98,7 +98,8 @@ impl Pkcs11Store {
         move |worker| {
             let target = worker.target()?;
             token::present(worker.context(), &target)?;
-            let state = lock(&anchor).as_ref().map(|session| session.get_session_info().map(|info| info.session_state()));
+            let state =
+                lock(&anchor).as_ref().map(|session| session.get_session_info().map(|info| info.session_state()));
             match state {
                 Some(Ok(SessionState::RwUser | SessionState::RoUser)) => Ok(()),
                 other => Err(HsmError::TokenAbsent {

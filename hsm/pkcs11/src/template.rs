@@ -17,9 +17,16 @@ pub(crate) struct Templates {
 pub(crate) fn templates(id: KeyId, label: &str, spec: KeySpec) -> Templates {
     let name = [Attribute::Token(true), Attribute::Id(id.0.to_vec()), Attribute::Label(label.as_bytes().to_vec())];
     let mut public = name.to_vec();
-    public.extend([Attribute::Private(false), Attribute::Verify(true), Attribute::Encrypt(false), Attribute::Wrap(false)]);
+    public.extend([
+        Attribute::Private(false),
+        Attribute::Verify(true),
+        Attribute::Encrypt(false),
+        Attribute::Wrap(false),
+    ]);
     let mut private = name.to_vec();
-    private.extend(required(spec).into_iter().filter(|(_, origin)| *origin == Origin::Asked).map(|(attribute, _)| attribute));
+    private.extend(
+        required(spec).into_iter().filter(|(_, origin)| *origin == Origin::Asked).map(|(attribute, _)| attribute),
+    );
     let mechanism = match (spec.algorithm.rsa_bits(), curve(spec.algorithm)) {
         (Some(bits), _) => {
             public.push(Attribute::ModulusBits(Ulong::from(u64::from(bits))));
@@ -81,10 +88,7 @@ pub(crate) fn difference(spec: KeySpec, read: &[Attribute]) -> Option<String> {
 }
 
 const fn permits(kind: AttributeType) -> bool {
-    matches!(
-        kind,
-        AttributeType::SignRecover | AttributeType::Decrypt | AttributeType::Unwrap | AttributeType::Derive
-    )
+    matches!(kind, AttributeType::SignRecover | AttributeType::Decrypt | AttributeType::Unwrap | AttributeType::Derive)
 }
 
 /// The types of what [`difference`] looks at.

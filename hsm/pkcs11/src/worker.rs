@@ -69,7 +69,10 @@ impl Worker {
     /// Runs `work` on this thread's session. After any failure of the token the session is closed, so that no half-done
     /// operation is left in it, and a token that went away is told from one that failed: some modules answer a call to a
     /// vanished token with a general error, or with no objects at all.
-    pub(crate) fn with_session<T>(&mut self, work: impl FnOnce(&mut Open) -> Result<T, HsmError>) -> Result<T, HsmError> {
+    pub(crate) fn with_session<T>(
+        &mut self,
+        work: impl FnOnce(&mut Open) -> Result<T, HsmError>,
+    ) -> Result<T, HsmError> {
         let result = self.open().and_then(work);
         match &result {
             Err(HsmError::Device { .. } | HsmError::KeyMissing { .. } | HsmError::TokenFull { .. }) => {

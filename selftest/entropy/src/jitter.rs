@@ -44,13 +44,6 @@ impl CpuJitter {
         Self { memory: vec![1; MEMORY].into_boxed_slice(), position: 0 }
     }
 
-    /// What this source claims.
-    #[must_use]
-    pub fn claim() -> Claim {
-        Claim::new(SampleSpace::NonBinary, Self::MIN_ENTROPY, Self::ALPHA_EXPONENT)
-            .expect("both constants are within the ranges that Claim::new checks; a test makes the claim")
-    }
-
     fn walk(&mut self) {
         for _ in 0..ACCESSES {
             self.position = (self.position + STRIDE) % MEMORY;
@@ -70,6 +63,16 @@ impl Default for CpuJitter {
 impl NoiseSource for CpuJitter {
     fn name(&self) -> &'static str {
         "CPU jitter (memory access time, raw)"
+    }
+
+    fn claim(&self) -> Claim {
+        Claim::new(SampleSpace::NonBinary, Self::MIN_ENTROPY, Self::ALPHA_EXPONENT).expect(
+            "both constants are within the ranges that Claim::new checks; the start-up test's test makes the claim",
+        )
+    }
+
+    fn seeds(&self) -> &'static str {
+        Self::SEEDS
     }
 
     fn sample(&mut self) -> u8 {

@@ -1,6 +1,6 @@
 //! The start-up test of SP 800-90B 4.3, requirement 4.
 
-use crate::{Claim, Cutoffs, EntropyError, Failure, HealthTest, NoiseSource};
+use crate::{Cutoffs, EntropyError, Failure, HealthTest, NoiseSource};
 
 /// The fewest consecutive samples that a start-up test may look at (SP 800-90B 4.3, requirement 4).
 pub const STARTUP_SAMPLES: usize = 1024;
@@ -19,17 +19,17 @@ pub enum Verdict {
     Failed(Failure),
 }
 
-/// Takes `samples` consecutive samples of `source` and tests them against `claim`.
+/// Takes `samples` consecutive samples of `source` and tests them against what it claims.
 ///
 /// The samples are thrown away: nothing that was seen here is used for anything else.
 ///
 /// # Errors
 /// [`EntropyError::TooFewSamples`] below [`STARTUP_SAMPLES`], [`EntropyError::TestCannotFail`].
-pub fn startup_test(source: &mut dyn NoiseSource, claim: &Claim, samples: usize) -> Result<Verdict, EntropyError> {
+pub fn startup_test(source: &mut dyn NoiseSource, samples: usize) -> Result<Verdict, EntropyError> {
     if samples < STARTUP_SAMPLES {
         return Err(EntropyError::TooFewSamples(samples));
     }
-    let mut health = HealthTest::new(claim)?;
+    let mut health = HealthTest::new(&source.claim())?;
     for _ in 0..samples {
         if let Err(failure) = health.feed(source.sample()) {
             return Ok(Verdict::Failed(failure));
@@ -41,7 +41,7 @@ pub fn startup_test(source: &mut dyn NoiseSource, claim: &Claim, samples: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CpuJitter, SampleSpace, TestName};
+    use crate::{Claim, CpuJitter, SampleSpace, TestName};
 
     /// Repeats one value.
     struct Stuck;
@@ -49,6 +49,14 @@ mod tests {
     impl NoiseSource for Stuck {
         fn name(&self) -> &'static str {
             "stuck"
+        }
+
+        fn claim(&self) -> Claim {
+            claim()
+        }
+
+        fn seeds(&self) -> &'static str {
+            "nothing"
         }
 
         fn sample(&mut self) -> u8 {
@@ -64,6 +72,14 @@ mod tests {
             "biased"
         }
 
+        fn claim(&self) -> Claim {
+            claim()
+        }
+
+        fn seeds(&self) -> &'static str {
+            "nothing"
+        }
+
         fn sample(&mut self) -> u8 {
             self.0 += 1;
             if self.0.is_multiple_of(10) { self.0 as u8 } else { 0 }
@@ -76,13 +92,13 @@ mod tests {
 
     #[test]
     fn a_stuck_source_fails_the_repetition_count_test() {
-        let verdict = startup_test(&mut Stuck, &claim(), STARTUP_SAMPLES).unwrap();
+        let verdict = startup_test(&mut Stuck, STARTUP_SAMPLES).unwrap();
         assert_eq!(verdict, Verdict::Failed(Failure { test: TestName::RepetitionCount, sample: 61, cutoff: 61 }));
     }
 
     #[test]
     fn a_biased_source_fails_the_adaptive_proportion_test() {
-        let Verdict::Failed(failure) = startup_test(&mut Biased(0), &claim(), STARTUP_SAMPLES).unwrap() else {
+        let Verdict::Failed(failure) = startup_test(&mut Biased(0), STARTUP_SAMPLES).unwrap() else {
             panic!("a source with 90 % of one value passed");
         };
         assert_eq!(failure.test, TestName::AdaptiveProportion);
@@ -90,13 +106,12 @@ mod tests {
 
     #[test]
     fn the_processors_jitter_passes() {
-        let claim = CpuJitter::claim();
-        let verdict = startup_test(&mut CpuJitter::new(), &claim, 4 * STARTUP_SAMPLES).unwrap();
+        let verdict = startup_test(&mut CpuJitter::new(), 4 * STARTUP_SAMPLES).unwrap();
         assert!(matches!(verdict, Verdict::Passed { samples: 4096, .. }), "{verdict:?}");
     }
 
     #[test]
     fn a_shorter_test_than_the_standard_demands_is_refused() {
-        assert_eq!(startup_test(&mut Stuck, &claim(), 1023), Err(EntropyError::TooFewSamples(1023)));
+        assert_eq!(startup_test(&mut Stuck, 1023), Err(EntropyError::TooFewSamples(1023)));
     }
 }

@@ -1,3 +1,5 @@
+//! How a phone proves itself, and what is kept of an authentication string.
+
 use std::{fmt, ops::RangeInclusive};
 
 use aws_lc_rs::{hmac, rand};

@@ -79,9 +79,20 @@ mod tests {
         for good in ["SEP001122334455", "SEPAABBCCDDEEFF", "CSFjdoe", "BOT1", "x"] {
             assert_eq!(good.parse::<DeviceName>().unwrap().as_str(), good);
         }
-        for bad in ["", "SEP00112233445", "SEP0011223344556", "SEP00112233445g", "SEPaabbccddeeff", "..", "a/b", "a b",
-            "é", "1abc", "ABCDEFGHIJKLMNOP", "a\0"]
-        {
+        for bad in [
+            "",
+            "SEP00112233445",
+            "SEP0011223344556",
+            "SEP00112233445g",
+            "SEPaabbccddeeff",
+            "..",
+            "a/b",
+            "a b",
+            "é",
+            "1abc",
+            "ABCDEFGHIJKLMNOP",
+            "a\0",
+        ] {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad:?}");
         }
     }

@@ -40,10 +40,7 @@ mod tests {
     fn an_old_client_is_asked_for_rsa_by_size_alone_and_never_for_a_curve() {
         assert_eq!(request_elements(KeyAlgorithm::Rsa3072, 2), Some(vec![Element::KeySize(3072)]));
         assert_eq!(request_elements(KeyAlgorithm::P256, 2), None);
-        assert_eq!(
-            request_elements(KeyAlgorithm::Rsa4096, 3),
-            Some(vec![Element::KeySize(4096), Element::KeyType(0)])
-        );
+        assert_eq!(request_elements(KeyAlgorithm::Rsa4096, 3), Some(vec![Element::KeySize(4096), Element::KeyType(0)]));
         assert_eq!(request_elements(KeyAlgorithm::P521, 3), Some(vec![Element::KeyType(1), Element::Curve(2)]));
     }
 

@@ -5,7 +5,7 @@
 //! has no network. Without keyd a provisioning request fails and says so; what is published stays.
 #![forbid(unsafe_code)]
 
-use std::{process::ExitCode, sync::Arc};
+use std::{pin::pin, process::ExitCode, sync::Arc};
 
 use casemate_certmgr::{CertmgrSettings, Manager, Records, Request};
 use casemate_keyring::Client;
@@ -35,6 +35,13 @@ async fn serve(daemon: Daemon<CertmgrSettings>) -> Result<(), Failure> {
         let manager = Arc::clone(&manager);
         async move { manager.answer(request, peer.uid).await }
     };
-    daemon::ready();
-    Ok(control::serve(&config.paths.socket("certmgr"), callers, auditor, answer).await?)
+    let socket = config.paths.socket("certmgr");
+    let mut service = pin!(control::serve(&socket, callers, auditor, answer));
+    // The first poll binds the socket: only then may anybody be told that we serve.
+    tokio::select! {
+        biased;
+        ended = &mut service => return Ok(ended?),
+        () = async { daemon::ready() } => {}
+    }
+    Ok(service.await?)
 }

@@ -70,7 +70,7 @@ impl Manager {
                 }
             }
             Err(error) => {
-                self.auditor.record(&Event::ProvisionFailed { role: role.to_string(), uid, reason: chain(error) })
+                self.auditor.record(&Event::ProvisionFailed { role: role.to_string(), uid, reason: chain(error) });
             }
         }
         outcome

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn fips_mode_is_fips_throughout_and_asks_for_the_extended_master_secret() {
-        let passed = Passed::for_tests();
+        let passed = Passed::testing();
         let config = TlsProfile::new(&passed, Mode::Fips).server(Arc::new(NoCertificate), 16).unwrap();
         assert!(config.fips());
         assert!(config.require_ems);
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn outside_fips_the_extended_master_secret_is_optional() {
-        let passed = Passed::for_tests();
+        let passed = Passed::testing();
         let config = TlsProfile::new(&passed, Mode::NonFips).server(Arc::new(NoCertificate), 16).unwrap();
         assert!(!config.require_ems);
     }

@@ -13,7 +13,9 @@ pub enum StoreError {
         source: Arc<io::Error>,
     },
     /// The file was written by a newer release.
-    #[error("records {path} have schema {found}, this release knows {known}: install the newer release again, or restore a backup")]
+    #[error(
+        "records {path} have schema {found}, this release knows {known}: install the newer release again, or restore a backup"
+    )]
     Newer {
         /// Which file.
         path: PathBuf,

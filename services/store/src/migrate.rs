@@ -30,7 +30,8 @@ pub(crate) async fn migrate(
     .await?;
     let applied: Vec<(i64, String)> =
         sqlx::query_as("SELECT number, sql FROM migrations ORDER BY number").fetch_all(&mut *connection).await?;
-    let (found, known) = (applied.last().map_or(0, |(number, _)| *number), migrations.len().try_into().unwrap_or(i64::MAX));
+    let (found, known) =
+        (applied.last().map_or(0, |(number, _)| *number), migrations.len().try_into().unwrap_or(i64::MAX));
     if found > known {
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }

@@ -16,7 +16,8 @@ const SCHEMA: &[Migration] =
 
 async fn write_until_killed(path: &Path) {
     let store = Store::open(path, SCHEMA, StoreSettings::default()).await.unwrap();
-    let first: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM rows").fetch_one(store.readers()).await.unwrap();
+    let first: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM rows").fetch_one(store.readers()).await.unwrap();
     for lane in 1..=8 {
         let store = store.clone();
         tokio::spawn(async move {

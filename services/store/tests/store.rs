@@ -4,7 +4,8 @@ use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use casemate_store::{Migration, Store, StoreError, StoreSettings, sqlx};
 
-const FIRST: Migration = Migration { number: 1, name: "rows", sql: "CREATE TABLE rows (id INTEGER PRIMARY KEY) STRICT" };
+const FIRST: Migration =
+    Migration { number: 1, name: "rows", sql: "CREATE TABLE rows (id INTEGER PRIMARY KEY) STRICT" };
 const ONE: &[Migration] = &[FIRST];
 const TWO: &[Migration] = &[FIRST, Migration { number: 2, name: "note", sql: "ALTER TABLE rows ADD COLUMN note TEXT" }];
 const OTHER: &[Migration] = &[Migration { number: 1, name: "rows", sql: "CREATE TABLE rows (id TEXT)" }];

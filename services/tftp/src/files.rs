@@ -148,11 +148,8 @@ impl Files {
         let read = |source| FileError::Read { path: path.to_owned(), source };
         let limit = self.limits.file_bytes;
         // No link, and no waiting on a pipe: the folder is another daemon's.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(read)?;
+        let file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(read)?;
         if !file.metadata().map_err(read)?.is_file() {
             return Err(FileError::NotPlain { path: path.to_owned() });
         }

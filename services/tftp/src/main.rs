@@ -48,7 +48,8 @@ async fn serve(daemon: Daemon<Settings>) -> Result<(), Failure> {
     // Guide 3010: 6971 presents either CallManager certificate. Phones take the elliptic-curve one.
     let roles = [KeyRole::CallManagerEcdsa, KeyRole::CallManager];
     let certificates = Certificates::new(broker, &config.paths.public_of("certmgr"), &roles);
-    let tls = TlsProfile::new(&passed, config.mode).server(Arc::clone(&certificates) as _, settings.connections.sessions)?;
+    let tls =
+        TlsProfile::new(&passed, config.mode).server(Arc::clone(&certificates) as _, settings.connections.sessions)?;
 
     let udp = udp::Server {
         files: Arc::clone(&files),

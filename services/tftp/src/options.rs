@@ -64,7 +64,9 @@ pub struct Agreed {
 /// An option is given twice.
 pub fn agree(options: &[(Vec<u8>, Vec<u8>)], length: usize, largest: BlockSize) -> Result<Agreed, OptionTwice> {
     let mut agreed = Agreed { block: BlockSize(DEFAULT_BLOCK), timeout: None, acknowledged: Vec::new() };
-    if let Some(asked) = find(options, "blksize")?.and_then(|asked| BlockSize::try_from(u16::try_from(asked).ok()?).ok()) {
+    if let Some(asked) =
+        find(options, "blksize")?.and_then(|asked| BlockSize::try_from(u16::try_from(asked).ok()?).ok())
+    {
         agreed.block = asked.min(largest);
         agreed.acknowledge("blksize", agreed.block.0.into());
     }
@@ -130,7 +132,15 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_not_acknowledged() {
-        let bad = [("blksize", "7"), ("blksize", "65465"), ("blksize", "+9"), ("blksize", ""), ("timeout", "0"), ("timeout", "256"), ("tsize", "x")];
+        let bad = [
+            ("blksize", "7"),
+            ("blksize", "65465"),
+            ("blksize", "+9"),
+            ("blksize", ""),
+            ("timeout", "0"),
+            ("timeout", "256"),
+            ("tsize", "x"),
+        ];
         for pair in bad {
             let agreed = agree(&options(&[pair]), 1, BlockSize::default()).unwrap();
             assert_eq!((agreed.block.bytes(), agreed.timeout, agreed.acknowledged), (512, None, vec![]), "{pair:?}");

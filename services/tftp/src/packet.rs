@@ -258,11 +258,11 @@ mod tests {
     fn any_packet() -> impl Strategy<Value = Vec<u8>> {
         let options = || vec((any_text(), any_text()), 0..=OPTIONS_LIMIT);
         let direction = prop_oneof![Just(Direction::Read), Just(Direction::Write)];
+        let request = (direction, any_text(), any_text(), vec((any_text(), any_text()), 0..=8));
         prop_oneof![
-            (direction, any_text(), any_text(), options()).prop_map(|(direction, name, mode, options)| Packet::Request(
-                Request { direction, name, mode, options }
-            )
-            .encode()),
+            request.prop_map(|(direction, name, mode, options)| {
+                Packet::Request(Request { direction, name, mode, options }).encode()
+            }),
             (any::<u16>(), any::<Vec<u8>>()).prop_map(|(block, data)| Packet::Data { block, data: &data }.encode()),
             any::<u16>().prop_map(|block| Packet::Ack(block).encode()),
             (any::<u16>(), any_text()).prop_map(|(code, message)| Packet::Error { code, message: &message }.encode()),

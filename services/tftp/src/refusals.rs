@@ -36,30 +36,34 @@ impl Refusals {
 
     /// A file was refused.
     pub fn file(&self, transport: Transport, peer: &str, name: &[u8], reason: &str) {
-        self.record(transport, peer, &Event::FileRefused {
-            service: transport.name().into(),
-            peer: peer.into(),
-            file: String::from_utf8_lossy(name).into_owned(),
-            reason: reason.into(),
-        });
+        self.record(
+            transport,
+            peer,
+            &Event::FileRefused {
+                service: transport.name().into(),
+                peer: peer.into(),
+                file: String::from_utf8_lossy(name).into_owned(),
+                reason: reason.into(),
+            },
+        );
     }
 
     /// A peer broke the protocol.
     pub fn protocol(&self, transport: Transport, peer: &str, reason: &str) {
-        self.record(transport, peer, &Event::ProtocolRefused {
-            service: transport.name().into(),
-            peer: peer.into(),
-            reason: reason.into(),
-        });
+        self.record(
+            transport,
+            peer,
+            &Event::ProtocolRefused { service: transport.name().into(), peer: peer.into(), reason: reason.into() },
+        );
     }
 
     /// A peer was silent for too long while doing `step`.
     pub fn silence(&self, transport: Transport, peer: &str, step: &str) {
-        self.record(transport, peer, &Event::ConnectionTimedOut {
-            service: transport.name().into(),
-            peer: peer.into(),
-            step: step.into(),
-        });
+        self.record(
+            transport,
+            peer,
+            &Event::ConnectionTimedOut { service: transport.name().into(), peer: peer.into(), step: step.into() },
+        );
     }
 
     fn record(&self, transport: Transport, peer: &str, event: &Event) {

@@ -118,7 +118,13 @@ mod tests {
         assert_eq!((settings.tftp_port, settings.http_port, settings.https_port), (69, 6970, 6971));
         let settings: Settings = toml::from_str("[udp]\nblock-bytes = 65464\n[connections]\nhandshakes = 2").unwrap();
         assert_eq!((settings.udp.block_bytes.bytes(), settings.connections.handshakes), (65464, 2));
-        for bad in ["poll-ms = 0", "[udp]\nblock-bytes = 7", "[udp]\nblock-bytes = 65465", "[http]\nheaders = 1", "audited-refusals = 0"] {
+        for bad in [
+            "poll-ms = 0",
+            "[udp]\nblock-bytes = 7",
+            "[udp]\nblock-bytes = 65465",
+            "[http]\nheaders = 1",
+            "audited-refusals = 0",
+        ] {
             assert!(toml::from_str::<Settings>(bad).is_err(), "{bad}");
         }
     }

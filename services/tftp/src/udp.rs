@@ -102,8 +102,8 @@ impl Server {
         if request.direction == Direction::Write {
             return Err(Refused::audited(ErrorCode::AccessViolation, "nothing may be written"));
         }
-        let published =
-            locate(&request.name, Transport::Tftp).map_err(|error| Refused::audited(ErrorCode::AccessViolation, error))?;
+        let published = locate(&request.name, Transport::Tftp)
+            .map_err(|error| Refused::audited(ErrorCode::AccessViolation, error))?;
         if !request.mode.eq_ignore_ascii_case(b"octet") {
             return Err(Refused::audited(ErrorCode::IllegalOperation, "only mode octet is served"));
         }

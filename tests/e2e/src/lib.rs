@@ -1,1 +1,2 @@
-//! Not written yet.
+//! End-to-end tests live in `tests/`; this crate's program is their stranger at the key broker's door.
+#![forbid(unsafe_code)]

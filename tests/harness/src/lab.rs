@@ -195,6 +195,14 @@ impl Lab {
         Err(LabError::Waited { what: what.into(), limit })
     }
 
+    /// How many private and how many public keys are on the token, counted by a program that is not ours.
+    ///
+    /// # Errors
+    /// The token cannot be read.
+    pub fn token_objects(&self) -> Result<(usize, usize), LabError> {
+        token::count_objects(&self.layout)
+    }
+
     /// A phone named `name`, with a folder of its own in the lab.
     #[must_use]
     pub fn phone(&self, name: &str) -> Phone<'_> {

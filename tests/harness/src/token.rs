@@ -44,3 +44,15 @@ pub(crate) fn check_installed() -> Result<(), LabError> {
     command.arg("--version");
     program::finish(command).map(drop)
 }
+
+/// How many private and how many public keys are on the token, as OpenSC's `pkcs11-tool` sees them.
+pub(crate) fn count_objects(layout: &Layout) -> Result<(usize, usize), LabError> {
+    let pin = fs::read_to_string(layout.pin()).map_err(LabError::file(layout.pin()))?;
+    let mut command = program::under(layout.owner, layout.owner.uid("keyd"), Path::new("/usr/bin/pkcs11-tool"));
+    command.env("SOFTHSM2_CONF", softhsm_conf(layout)).env("LAB_PIN", pin.trim());
+    command.args(["--module", MODULE, "--token-label", LABEL, "--login", "--pin", "env:LAB_PIN", "--list-objects"]);
+    let output = program::finish(command)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+    Ok((count("Private Key Object"), count("Public Key Object")))
+}

@@ -87,8 +87,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn open(&mut self, name: &[u8]) -> Result<()> {
-        let name = String::from_utf8_lossy(name).into_owned();
+    fn open(&mut self, name: &str) -> Result<()> {
         if self.path.is_empty() && (self.seen_root || name != "device") {
             return Err(malformed("its root is not one device element"));
         }
@@ -96,10 +95,11 @@ impl Collector {
             return Err(malformed("it is nested too deeply"));
         }
         self.seen_root = true;
-        self.path.push(name);
+        self.path.push(name.to_owned());
         self.text.clear();
         self.has_reference = false;
-        let list = match self.path_parts().as_slice() {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let list = match path.as_slice() {
             ["device", "capfList", "capf"] => &mut self.capf,
             ["device", "TVS", "members", "member"] => &mut self.tvs,
             _ => return Ok(()),
@@ -115,14 +115,17 @@ impl Collector {
         let text = self.text.trim().to_owned();
         let referenced = std::mem::take(&mut self.has_reference);
         self.text.clear();
-        let used = match self.path_parts().as_slice() {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let used = match path.as_slice() {
             ["device", "capfAuthMode"] => {
                 if self.auth_mode.replace(auth_mode(&text)?).is_some() {
                     return Err(malformed("capfAuthMode appears twice"));
                 }
                 true
             }
-            ["device", "capfList", "capf", field] => fill(self.capf.last_mut(), field, "processNodeName", "phonePort", text)?,
+            ["device", "capfList", "capf", field] => {
+                fill(self.capf.last_mut(), field, "processNodeName", "phonePort", text)?
+            }
             ["device", "TVS", "members", "member", field] => fill(self.tvs.last_mut(), field, "address", "port", text)?,
             _ => false,
         };
@@ -131,10 +134,6 @@ impl Collector {
         }
         self.path.pop();
         Ok(())
-    }
-
-    fn path_parts(&self) -> Vec<&str> {
-        self.path.iter().map(String::as_str).collect()
     }
 
     fn finish(self) -> Result<DeviceConfig> {

@@ -81,7 +81,9 @@ pub enum PhoneError {
     List(&'static str),
 
     /// A later trust list is signed by a token that neither the known list nor TVS vouches for.
-    #[error("trust list refused: its signer {signer} is not among the known SAST records, and TVS does not vouch for it")]
+    #[error(
+        "trust list refused: its signer {signer} is not among the known SAST records, and TVS does not vouch for it"
+    )]
     UnknownListSigner {
         /// The signer's subject, as the header says it.
         signer: String,

@@ -140,8 +140,7 @@ fn settings(arguments: Arguments) -> Result<Settings> {
 }
 
 fn read_certificate(path: &Path) -> Result<Vec<u8>> {
-    let bytes =
-        std::fs::read(path).map_err(|error| PhoneError::Setting(format!("{}: {error}", path.display())))?;
+    let bytes = std::fs::read(path).map_err(|error| PhoneError::Setting(format!("{}: {error}", path.display())))?;
     if bytes.first() == Some(&0x30) {
         return Ok(bytes);
     }

@@ -90,8 +90,7 @@ impl Player<'_> {
     fn vouch_for_signer(&self, known: &TrustList, list: &TrustList) -> Result<()> {
         let signer = list.signer().ok_or(PhoneError::List("it has no signer"))?;
         let endpoint = self.settings.tvs(None);
-        let verdict =
-            tvs::ask(&endpoint, self.settings.tls, known, &self.settings.device, &signer.certificate)?;
+        let verdict = tvs::ask(&endpoint, self.settings.tls, known, &self.settings.device, &signer.certificate)?;
         match verdict {
             Verdict::Valid { roles, .. } if roles.contains(&Role::Sast) => Ok(()),
             _ => Err(PhoneError::UnknownListSigner { signer: signer.subject.clone() }),

@@ -77,8 +77,8 @@ impl State {
     /// [`PhoneError::State`]; [`PhoneError::StateContent`] when it is no PEM.
     pub fn certificate(&self) -> Result<Option<Vec<u8>>> {
         let Some(pem) = self.read(CERTIFICATE)? else { return Ok(None) };
-        let der = CertificateDer::from_pem_slice(&pem)
-            .map_err(|_| self.content(CERTIFICATE, "no certificate in PEM"))?;
+        let der =
+            CertificateDer::from_pem_slice(&pem).map_err(|_| self.content(CERTIFICATE, "no certificate in PEM"))?;
         Ok(Some(der.to_vec()))
     }
 

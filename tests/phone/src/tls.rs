@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, default_fips_provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, default_fips_provider, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
@@ -29,10 +31,12 @@ pub enum TlsVersions {
 
 impl TlsVersions {
     fn offered(self) -> &'static [&'static rustls::SupportedProtocolVersion] {
+        static ONLY_12: [&rustls::SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+        static ONLY_13: [&rustls::SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
         match self {
             Self::Both => rustls::ALL_VERSIONS,
-            Self::Only12 => &[&rustls::version::TLS12],
-            Self::Only13 => &[&rustls::version::TLS13],
+            Self::Only12 => &ONLY_12,
+            Self::Only13 => &ONLY_13,
         }
     }
 }

@@ -114,9 +114,8 @@ pub fn short(what: &'static str, value: &[u8]) -> Result<u16> {
 /// # Errors
 /// [`PhoneError::Malformed`] when the value has another length.
 pub fn long(what: &'static str, value: &[u8]) -> Result<u32> {
-    let bytes = value
-        .try_into()
-        .map_err(|_| PhoneError::Malformed { what, why: "a four-byte value has another length" })?;
+    let bytes =
+        value.try_into().map_err(|_| PhoneError::Malformed { what, why: "a four-byte value has another length" })?;
     Ok(u32::from_be_bytes(bytes))
 }
 

@@ -1,11 +1,15 @@
 //! RSASSA-PKCS1-v1_5 generation, which has one right answer, from Project Wycheproof.
+//!
+//! Wycheproof publishes the same answer for the same key as case 84 of `rsa_pkcs1_2048_sig_gen_test.json`, there with another
+//! form of the private exponent.
 
 use crate::vector::{Hash, Hex, Test, Vector};
 
 /// An RSA-2048 signature with SHA-256 made with a published private key (FIPS 186-5, 5.4).
 pub const RSA_SIGN: &[Vector] = &[Vector {
     name: "RSA-2048 PKCS#1 v1.5 SHA-256 sign",
-    source: "https://github.com/C2SP/wycheproof/blob/05b164a11a7e58aee4ce172e2b2b7686477cd28f/testvectors_v1/rsa_pkcs1_2048_sig_gen_test.json, tcId 84",
+    source: "https://github.com/C2SP/wycheproof/blob/main/testvectors_v1/rsa_signature_2048_sha256_test.json, tcId 4; \
+             private key of the same modulus from rsa_oaep_2048_sha256_mgf1sha256_test.json there",
     test: Test::RsaSign {
         hash: Hash::Sha256,
         private_key: Hex(

@@ -77,7 +77,10 @@ mod tests {
     #[test]
     fn every_number_from_1_to_23_is_a_command_and_no_other() {
         for number in 0..=255 {
-            assert_eq!(Command::from_number(number).map(|command| command as u8), (1..=23).contains(&number).then_some(number));
+            assert_eq!(
+                Command::from_number(number).map(|command| command as u8),
+                (1..=23).contains(&number).then_some(number)
+            );
         }
     }
 }

@@ -87,15 +87,6 @@ pub enum Element {
 }
 
 impl Element {
-    /// The tag of [`Element::Password`].
-    pub const PASSWORD: u8 = 11;
-    /// The tag of the signature over SHA-1 of certificate authentication.
-    pub const SIGNED_DATA: u8 = 6;
-    /// The tag of certificate authentication by the phone's secure device identifier.
-    pub const SUDI_DATA: u8 = 16;
-    /// The tag of the signature over SHA-512 of certificate authentication.
-    pub const SHA2_SIGNED_DATA: u8 = 20;
-
     /// The element's tag.
     #[must_use]
     pub const fn tag(&self) -> u8 {
@@ -108,7 +99,7 @@ impl Element {
             Self::AuthType(_) => 8,
             Self::PublicKey(_) => 9,
             Self::KeySize(_) => 10,
-            Self::Password(_) => Self::PASSWORD,
+            Self::Password(_) => 11,
             Self::DeviceName(_) => 13,
             Self::KeyType(_) => 17,
             Self::Curve(_) => 18,
@@ -128,7 +119,7 @@ impl Element {
             8 => byte(value).map(Self::AuthType),
             9 => Some(Self::PublicKey(value.to_vec())),
             10 => value.try_into().ok().map(|bits| Self::KeySize(u16::from_be_bytes(bits))),
-            Self::PASSWORD => terminated(value).map(|text| Self::Password(Password::new(text))),
+            11 => terminated(value).map(|text| Self::Password(Password::new(text))),
             13 => text(value).map(Self::DeviceName),
             17 => byte(value).map(Self::KeyType),
             18 => byte(value).map(Self::Curve),

@@ -230,10 +230,10 @@ impl Run<'_> {
     }
 
     fn check_and_keep(&mut self, der: &[u8]) -> Result<Lsc> {
-        let key = self.key.as_ref().ok_or(PhoneError::CapfOutOfOrder {
-            got: Command::StoreCertRequest,
-            expected: "a key request first",
-        })?;
+        let key = self
+            .key
+            .as_ref()
+            .ok_or(PhoneError::CapfOutOfOrder { got: Command::StoreCertRequest, expected: "a key request first" })?;
         let lsc = Lsc::check(der, &self.enrolment.capf, &self.enrolment.device, key.spki(), SystemTime::now())?;
         self.keys.keep(&lsc)?;
         Ok(lsc)

@@ -165,7 +165,8 @@ impl Session {
             (NEWEST_VERSION.., _, Some(1), Some(curve)) => KeySpec::from_curve(curve),
             _ => return Err(malformed("its key request has not the shape of this protocol version")),
         };
-        let spec = spec.ok_or_else(|| PhoneError::KeyRequest("a size or curve that this phone does not make".into()))?;
+        let spec =
+            spec.ok_or_else(|| PhoneError::KeyRequest("a size or curve that this phone does not make".into()))?;
         if spec.is_ec() && !self.ec_allowed {
             return Err(PhoneError::KeyRequest("an EC key, but the trust list's signer version is not 1.1".into()));
         }

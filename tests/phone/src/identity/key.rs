@@ -196,8 +196,7 @@ mod tests {
 
     #[test]
     fn keys_survive_their_pkcs8_form_and_are_what_they_say() {
-        for (spec, bits) in
-            [(KeySpec::Rsa2048, 2048), (KeySpec::P256, 256), (KeySpec::P384, 384), (KeySpec::P521, 528)]
+        for (spec, bits) in [(KeySpec::Rsa2048, 2048), (KeySpec::P256, 256), (KeySpec::P384, 384), (KeySpec::P521, 528)]
         {
             let key = DeviceKey::generate(spec).unwrap();
             let again = DeviceKey::from_pkcs8(Zeroizing::new(key.pkcs8().to_vec())).unwrap();

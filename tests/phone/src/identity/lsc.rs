@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RsaParameters,
     UnparsedPublicKey,
 };
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate, X509Version};
 
 use crate::error::{PhoneError, Result};
 use crate::tlv::minimal;
@@ -96,7 +96,7 @@ fn check_signature(certificate: &X509Certificate<'_>, capf_key: &[u8]) -> Result
 
 fn check_subject(certificate: &X509Certificate<'_>, device: &str) -> Result<()> {
     let mut names = certificate.subject().iter_common_name();
-    match (names.next().map(|name| name.as_str()), names.next()) {
+    match (names.next().map(AttributeTypeAndValue::as_str), names.next()) {
         (Some(Ok(name)), None) if name == device => Ok(()),
         _ => refuse("its common name is not the device's"),
     }
@@ -112,9 +112,7 @@ fn check_extensions(certificate: &X509Certificate<'_>) -> Result<()> {
         _ => return refuse("its basic constraints are missing or unreadable"),
     }
     match certificate.key_usage() {
-        Ok(Some(usage)) if usage.value.key_cert_sign() || usage.value.crl_sign() => {
-            refuse("its key usage is a CA's")
-        }
+        Ok(Some(usage)) if usage.value.key_cert_sign() || usage.value.crl_sign() => refuse("its key usage is a CA's"),
         Ok(Some(usage)) if usage.value.digital_signature() => Ok(()),
         _ => refuse("its key usage does not allow signatures"),
     }

@@ -37,10 +37,8 @@ fn exchange(endpoint: &Endpoint, stream: &mut (impl Read + Write), name: &str) -
         return Err(PhoneError::Setting("a file name that HTTP cannot carry".to_owned()));
     }
     let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-    let request = format!(
-        "GET /{name} HTTP/1.1\r\nHost: {host}:{}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-        endpoint.port
-    );
+    let request =
+        format!("GET /{name} HTTP/1.1\r\nHost: {host}:{}\r\nAccept: */*\r\nConnection: close\r\n\r\n", endpoint.port);
     stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(|error| endpoint.failed(error))?;
     let mut received = Vec::new();
     let head = loop {
@@ -94,8 +92,8 @@ fn parse_head(received: &[u8]) -> Result<Option<Head>> {
     let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if received.len() > MAX_HEAD { Err(malformed("its head is too long")) } else { Ok(None) };
     };
-    let head = std::str::from_utf8(received.get(..end).unwrap_or_default())
-        .map_err(|_| malformed("its head is not text"))?;
+    let head =
+        std::str::from_utf8(received.get(..end).unwrap_or_default()).map_err(|_| malformed("its head is not text"))?;
     let mut lines = head.split("\r\n");
     let status = lines
         .next()

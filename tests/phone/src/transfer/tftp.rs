@@ -39,8 +39,7 @@ impl Default for Options {
 /// [`PhoneError::Malformed`] for a packet that breaks the RFCs.
 pub fn fetch(endpoint: &Endpoint, name: &str, options: Options) -> Result<Vec<u8>> {
     let server = endpoint.address()?;
-    let any: SocketAddr =
-        if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).map_err(|error| endpoint.failed(error))?;
     Transfer { endpoint, socket, server, peer: None, deadline: Instant::now() + endpoint.limit, options }.run(name)
 }

@@ -203,15 +203,22 @@ mod tests {
         [&[0, 3][..], &block.to_be_bytes(), bytes].concat()
     }
 
+    /// An opcode and texts that end with NUL.
+    fn packet(opcode: u16, texts: &[&str]) -> Vec<u8> {
+        let texts = texts.iter().flat_map(|text| text.bytes().chain([0]));
+        opcode.to_be_bytes().into_iter().chain(texts).collect()
+    }
+
     fn receiver() -> Receiver {
         Receiver::new("a.tlv", &Options::default()).unwrap()
     }
 
     #[test]
     fn the_request_asks_for_every_option() {
-        assert_eq!(receiver().request(), b"\0\x01a.tlv\0octet\0blksize\01428\0tsize\00\0timeout\02\0");
+        let texts = ["a.tlv", "octet", "blksize", "1428", "tsize", "0", "timeout", "2"];
+        assert_eq!(receiver().request(), packet(1, &texts));
         let plain = Options { block_size: None, ask_size: false, timeout: None, ..Options::default() };
-        assert_eq!(Receiver::new("a", &plain).unwrap().request(), b"\0\x01a\0octet\0");
+        assert_eq!(Receiver::new("a", &plain).unwrap().request(), packet(1, &["a", "octet"]));
         assert!(Receiver::new("a\0b", &plain).is_err());
     }
 
@@ -229,8 +236,8 @@ mod tests {
     #[test]
     fn options_bind_the_server() {
         let mut receiver = receiver();
-        let accepted = b"\0\x06blksize\01024\0TSIZE\01030\0";
-        assert_eq!(receiver.on_packet(accepted).unwrap(), Action::Send(vec![0, 4, 0, 0]));
+        let accepted = packet(6, &["blksize", "1024", "TSIZE", "1030"]);
+        assert_eq!(receiver.on_packet(&accepted).unwrap(), Action::Send(vec![0, 4, 0, 0]));
         assert_eq!(receiver.on_packet(&data(1, &[1; 1024])).unwrap(), Action::Send(vec![0, 4, 0, 1]));
         let error = receiver.on_packet(&data(2, &[1; 5])).unwrap_err();
         assert!(error.to_string().contains("announced"), "{error}");
@@ -239,16 +246,16 @@ mod tests {
     #[test]
     fn options_that_were_not_asked_for_are_refused() {
         for answer in [
-            &b"\0\x06blksize\02000\0"[..],
-            b"\0\x06windowsize\04\0",
-            b"\0\x06tsize\099999999\0",
-            b"\0\x06timeout\09\0",
-            b"\0\x06tsize\01\0tsize\01\0",
-            b"\0\x06blksize\0",
-            b"\0\x06blksize",
+            &["blksize", "2000"][..],
+            &["windowsize", "4"],
+            &["tsize", "99999999"],
+            &["timeout", "9"],
+            &["tsize", "1", "tsize", "1"],
+            &["blksize"],
+            &["blksize", "-8"],
         ] {
             let mut receiver = receiver();
-            assert!(receiver.on_packet(answer).is_err(), "{answer:?}");
+            assert!(receiver.on_packet(&packet(6, answer)).is_err(), "{answer:?}");
             assert!(receiver.error_code().is_some());
         }
     }

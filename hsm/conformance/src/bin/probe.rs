@@ -1,0 +1,43 @@
+//! `casemate-hsm-probe SETTINGS.json login` or `... generate ID`: one short-lived process with a token, so that tests can see
+//! what survives between processes, and kill one in the middle. Prints one line: `ok`, or the name of the error.
+#![forbid(unsafe_code)]
+
+use std::{env, error::Error, fs, process::ExitCode};
+
+use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore};
+use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Settings, Pkcs11Store};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (line, code) = match run(&arguments) {
+        Ok(()) => ("ok".to_owned(), ExitCode::SUCCESS),
+        Err(error) => (name(error.as_ref()), ExitCode::FAILURE),
+    };
+    println!("{line}");
+    code
+}
+
+fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let [settings, command, rest @ ..] = arguments else { return Err("SETTINGS.json COMMAND".into()) };
+    let settings: Pkcs11Settings = serde_json::from_slice(&fs::read(settings)?)?;
+    let store = Pkcs11Store::open(settings)?;
+    match (command.as_str(), rest) {
+        ("login", []) => Ok(()),
+        ("generate", [id]) => {
+            let id = KeyId::from_hex(id).ok_or("an identifier has 32 hexadecimal digits")?;
+            // Said before the generation begins, so that the test knows when to kill.
+            println!("generating");
+            store.generate(id, "probe", KeySpec { algorithm: KeyAlgorithm::Rsa2048, backup: Backup::None })?;
+            Ok(())
+        }
+        _ => Err("login, or generate ID".into()),
+    }
+}
+
+/// The variant's name: what a test compares.
+fn name(error: &(dyn Error + 'static)) -> String {
+    let hsm =
+        error.downcast_ref::<HsmError>().or_else(|| error.downcast_ref::<Pkcs11Error>().and_then(Pkcs11Error::hsm));
+    let text = hsm.map_or_else(|| format!("{error:?}"), |error| format!("{error:?}"));
+    text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,82 @@
+use std::time::Duration;
+
+use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, SignatureScheme};
+use casemate_hsm_conformance::{Extent, Half, Rig, raw_rate, run};
+use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Store};
+
+use crate::lab::{Lab, in_lab};
+
+struct SoftHsm<'a> {
+    lab: &'a Lab,
+    store: Pkcs11Store,
+}
+
+impl Rig for SoftHsm<'_> {
+    fn store(&self) -> &(dyn KeyStore + '_) {
+        &self.store
+    }
+
+    fn keep_half(&self, id: KeyId, half: Half) -> Result<(), String> {
+        let other = match half {
+            Half::Private => "pubkey",
+            Half::Public => "privkey",
+        };
+        self.lab.as_user(&["--delete-object", "--type", other, "--id", &id.to_string()]).map(drop)
+    }
+
+    fn never_extractable(&self, id: KeyId) -> Result<bool, String> {
+        let listed = self.lab.as_user(&["--list-objects", "--type", "privkey", "--id", &id.to_string()])?;
+        let access = listed.lines().find(|line| line.contains("Access:")).ok_or("no access is listed")?;
+        let words: Vec<&str> = access.split([':', ',']).map(str::trim).collect();
+        Ok(["sensitive", "always sensitive", "never extractable", "local"].iter().all(|word| words.contains(word)))
+    }
+}
+
+#[test]
+fn softhsm_conforms() {
+    in_lab("suite::softhsm_conforms", |lab| {
+        let rig = SoftHsm { lab, store: Pkcs11Store::open(lab.settings()).unwrap() };
+        let report = run(&rig, &Extent::default());
+        println!("{report}");
+        assert!(report.passed(), "{report}");
+    });
+}
+
+#[test]
+fn a_key_that_a_stranger_made_extractable_is_refused() {
+    in_lab("suite::a_key_that_a_stranger_made_extractable_is_refused", |lab| {
+        let id = KeyId([0xab; 16]);
+        let make = ["--keypairgen", "--key-type", "EC:prime256v1", "--extractable", "--id"];
+        let make = |id: KeyId| lab.as_user(&[&make[..], &[&id.to_string()]].concat()).unwrap();
+        make(id);
+        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let spec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
+        let inspected = store.inspect(id, Some(spec));
+        assert!(matches!(inspected, Err(HsmError::KeyNotAsSpecified { .. })), "{inspected:?}");
+        make(id);
+        let twins = store.inspect(id, None);
+        assert!(matches!(twins, Err(HsmError::KeyAmbiguous { count: 2, .. })), "{twins:?}");
+        let signed = store.sign(id, SignatureScheme::EcdsaP256Sha256, b"m");
+        assert!(matches!(signed, Err(HsmError::KeyAmbiguous { .. })), "{signed:?}");
+    });
+}
+
+#[test]
+fn one_store_a_process_and_the_next_after_it() {
+    in_lab("suite::one_store_a_process_and_the_next_after_it", |lab| {
+        let spec = KeySpec { algorithm: KeyAlgorithm::Rsa2048, backup: Backup::None };
+        let id = KeyId([3; 16]);
+        let first = Pkcs11Store::open(lab.settings()).unwrap();
+        first.generate(id, "k", spec).unwrap();
+        let second = Pkcs11Store::open(lab.settings()).map(|_| ());
+        assert!(matches!(second, Err(Pkcs11Error::AlreadyOpen { .. })), "{second:?}");
+        let info = first.token().unwrap();
+        assert_eq!(info.sessions, 2, "the one that signed, and the one that holds the login");
+        drop(first);
+        let rate = raw_rate(lab.settings(), id, SignatureScheme::RsaPkcs1Sha256, Duration::from_millis(300)).unwrap();
+        println!("RSA-2048 in one session: {:.0} signatures a second", rate.per_second());
+        assert!(rate.signatures > 1);
+        let third = Pkcs11Store::open(lab.settings()).unwrap();
+        third.sign(id, SignatureScheme::RsaPkcs1Sha256, b"m").unwrap();
+    });
+}

@@ -1,0 +1,193 @@
+//! What the console and ctlprovider ask over `capf.sock` (framed by `casemate_runtime::control`).
+
+use std::time::Duration;
+
+use casemate_audit::Event;
+use casemate_hsm_api::KeyAlgorithm;
+use casemate_runtime::{config::Config, control::Callers, peer::Peer};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{
+    DeviceName,
+    authentication::{AuthenticationString, Mode},
+    enrolment::Enrolment,
+    records::{NewOperation, RecordsError},
+    settings::CapfSettings,
+};
+
+/// Most devices in one answer: it stays far below the limit of a frame.
+pub const PAGE_LIMIT: u32 = 4096;
+
+/// A question.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Let a device install a certificate; in place of an operation that pends. Operators only.
+    AddPhone {
+        /// Which device; new or known.
+        name: DeviceName,
+        /// How it proves itself.
+        authentication: Authentication,
+        /// The key that it is to make.
+        key: KeyAlgorithm,
+    },
+    /// Devices in the order of their names. Operators only.
+    ListPhones {
+        /// Those after this one; from the first if none.
+        after: Option<DeviceName>,
+        /// At most so many; [`PAGE_LIMIT`] at the most.
+        limit: u32,
+    },
+    /// Devices whose configuration changed after the change of this number, in the order of their last changes. ctlprovider and
+    /// root only. Cheap when nothing changed: ask often.
+    DevicesSince {
+        /// The number of the last change that the caller knows; 0 at first.
+        sequence: i64,
+        /// At most so many; [`PAGE_LIMIT`] at the most.
+        limit: u32,
+    },
+}
+
+/// How a device is to prove itself.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Authentication {
+    /// By this string.
+    String(AuthenticationString),
+    /// Not at all.
+    NullString,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Response {
+    /// To [`Request::AddPhone`].
+    Added {
+        /// The number of the operation.
+        operation: i64,
+    },
+    /// To [`Request::ListPhones`].
+    Phones(Vec<Phone>),
+    /// To [`Request::DevicesSince`].
+    Devices(Vec<DeviceConfig>),
+    /// Nothing was done, and why.
+    Refused(String),
+}
+
+/// A device as an operator sees it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Phone {
+    /// Its name.
+    pub name: DeviceName,
+    /// How its last operation authenticates.
+    pub mode: Mode,
+    /// The key of its last operation.
+    pub key: KeyAlgorithm,
+    /// Where its last operation stands: `pending`, `delivered`, `locked`, `expired`.
+    pub operation: String,
+    /// Wrong strings against it.
+    pub failures: u32,
+    /// When it runs out, in seconds since 1970.
+    pub expires: Option<i64>,
+    /// The last certificate that the device confirmed, hexadecimal.
+    pub serial: Option<String>,
+    /// The end of that certificate, in seconds since 1970.
+    pub not_after: Option<i64>,
+}
+
+/// What a device's configuration file says of CAPF.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeviceConfig {
+    /// Its name.
+    pub name: DeviceName,
+    /// How its pending operation authenticates; nothing while none pends.
+    pub mode: Option<Mode>,
+    /// The number of its last change: grows, so it serves as the file's version.
+    pub sequence: i64,
+}
+
+/// Who may ask what.
+#[derive(Clone, Debug)]
+pub(crate) struct Rights {
+    operators: Callers,
+    readers: Callers,
+    any: Callers,
+}
+
+impl Rights {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            operators: Callers::root_and(config, &["admin"]),
+            readers: Callers::root_and(config, &["ctlprovider"]),
+            any: Callers::root_and(config, &["admin", "ctlprovider"]),
+        }
+    }
+
+    /// Those that the socket does not close at once.
+    pub(crate) fn any(&self) -> Callers {
+        self.any.clone()
+    }
+
+    fn allow(&self, request: &Request, peer: Peer) -> bool {
+        match request {
+            Request::AddPhone { .. } | Request::ListPhones { .. } => self.operators.include(peer),
+            Request::DevicesSince { .. } => self.readers.include(peer),
+        }
+    }
+}
+
+/// Answers one request.
+pub(crate) async fn answer(
+    enrolment: &Enrolment,
+    settings: &CapfSettings,
+    rights: &Rights,
+    request: Request,
+    peer: Peer,
+) -> Response {
+    if !rights.allow(&request, peer) {
+        let reason = "may not ask this of capf".to_owned();
+        enrolment.auditor().record(&Event::CallerRefused { uid: peer.uid, pid: peer.pid, reason: reason.clone() });
+        return Response::Refused(reason);
+    }
+    let records = enrolment.records();
+    let answer = match request {
+        Request::AddPhone { name, authentication, key } => {
+            add(enrolment, settings, name, authentication, key, peer).await
+        }
+        Request::ListPhones { after, limit } => {
+            records.phones(after.as_ref(), limit.min(PAGE_LIMIT)).await.map(Response::Phones)
+        }
+        Request::DevicesSince { sequence, limit } => {
+            records.changed_since(sequence, limit.min(PAGE_LIMIT)).await.map(Response::Devices)
+        }
+    };
+    answer.unwrap_or_else(|error| Response::Refused(error.to_string()))
+}
+
+async fn add(
+    enrolment: &Enrolment,
+    settings: &CapfSettings,
+    device: DeviceName,
+    authentication: Authentication,
+    key: KeyAlgorithm,
+    peer: Peer,
+) -> Result<Response, RecordsError> {
+    let (string, mode, hours) = match authentication {
+        Authentication::String(string) => {
+            (Some(string), Mode::AuthenticationString, settings.authentication_string_hours)
+        }
+        // A null string for ever would be a door that nobody closes.
+        Authentication::NullString => (None, Mode::NullString, settings.null_string_hours.max(1)),
+    };
+    let lifetime = (hours > 0).then(|| Duration::from_secs(u64::from(hours) * 3600));
+    let new = NewOperation { device: device.clone(), string, key, lifetime };
+    let operation = enrolment.records().add(new, OffsetDateTime::now_utc()).await?;
+    enrolment.auditor().record(&Event::DeviceAdded {
+        device: device.to_string(),
+        mode: mode.to_string(),
+        key: key.to_string(),
+        uid: peer.uid,
+    });
+    Ok(Response::Added { operation })
+}

@@ -1,0 +1,130 @@
+use std::{net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use casemate_hsm_api::KeyRole;
+use casemate_keyring::{Certificates, Client};
+use casemate_policy::TlsProfile;
+use casemate_runtime::{
+    control::serve as serve_control,
+    daemon::{Daemon, Failure, block_on, ready},
+    listener::{Gate, bind, serve_tls},
+    publish::ensure_folder,
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::TcpStream,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    control::{Rights, answer},
+    enrolment::Enrolment,
+    issuer::KeydIssuer,
+    records::Records,
+    settings::CapfSettings,
+};
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// The records, a socket or the TLS profile cannot be used.
+pub fn serve(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
+    let blocking = daemon.settings.limits.handshakes + daemon.settings.signatures + 8;
+    block_on(blocking, run(daemon))
+}
+
+async fn run(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
+    let Daemon { config, settings, auditor, passed, .. } = daemon;
+    let state = config.paths.state_of("capf");
+    ensure_folder(&state, 0o700)?;
+    let records = Records::open(&state.join("capf.db"), settings.store).await?;
+
+    let published = config.paths.public_of("certmgr");
+    let client = Client::new(&passed, &config.paths.socket("keyd"), settings.keyring);
+    let certificates = Certificates::new(client.clone(), &published, &[KeyRole::Capf]);
+    let validity = time::Duration::days(settings.validity_days.into());
+    let issuer = Arc::new(KeydIssuer::new(client, &published, validity));
+    watch(Arc::clone(&certificates), Arc::clone(&issuer), Duration::from_millis(settings.watch_ms))?;
+
+    let tls = TlsProfile::new(&passed, config.mode).server(certificates.clone(), settings.limits.sessions)?;
+    let enrolment =
+        Arc::new(Enrolment::new(records, issuer.clone(), Arc::clone(&auditor), settings.session, settings.signatures));
+    let listener = bind(SocketAddr::new(config.node.address, settings.port)).await?;
+    let gate = Gate::new("capf", settings.limits, Arc::clone(&auditor));
+    let phones = {
+        let enrolment = Arc::clone(&enrolment);
+        let is_ready = move || certificates.complete() && issuer.is_ready();
+        async move {
+            // Phones that come before the first provisioning wait in the listener's queue.
+            until(is_ready, Duration::from_millis(settings.watch_ms)).await;
+            serve_tls(listener, gate, tls, move |stream, peer| {
+                let enrolment = Arc::clone(&enrolment);
+                async move {
+                    find_out_when_gone(stream.get_ref().0, settings.session.gone_after_s);
+                    enrolment.converse(stream, peer).await;
+                }
+            })
+            .await;
+        }
+    };
+    let rights = Rights::of(&config);
+    let socket = config.paths.socket("capf");
+    let operators = {
+        let enrolment = Arc::clone(&enrolment);
+        serve_control(&socket, rights.any(), auditor, move |request, caller| {
+            let (enrolment, rights) = (Arc::clone(&enrolment), rights.clone());
+            async move { answer(&enrolment, &settings, &rights, request, caller).await }
+        })
+    };
+    ready();
+    tokio::select! {
+        () = phones => Ok(()),
+        () = expire(&enrolment, Duration::from_millis(settings.expiry_ms)) => Ok(()),
+        outcome = operators => Ok(outcome?),
+    }
+}
+
+/// Looks for a new CAPF certificate for ever, on a thread of its own, for it waits for the disk and the key broker.
+fn watch(certificates: Arc<Certificates>, issuer: Arc<KeydIssuer>, period: Duration) -> Result<(), Failure> {
+    thread::Builder::new().name("capf-watch".into()).spawn(move || {
+        let mut said = None;
+        loop {
+            certificates.refresh();
+            let trouble = issuer.refresh().err().map(|error| error.to_string());
+            if trouble != said {
+                if let Some(trouble) = &trouble {
+                    tracing::warn!(%trouble, "the CAPF certificate before is kept");
+                }
+                said = trouble;
+            }
+            thread::sleep(period);
+        }
+    })?;
+    Ok(())
+}
+
+async fn until(condition: impl Fn() -> bool, period: Duration) {
+    while !condition() {
+        tokio::time::sleep(period).await;
+    }
+}
+
+async fn expire(enrolment: &Enrolment, period: Duration) {
+    let mut ticks = interval(period.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = enrolment.expire().await {
+            tracing::warn!(%error, "expired operations are not ended on record; they are refused all the same");
+        }
+    }
+}
+
+/// Lets TCP find out when the phone is gone: its device is held until then, and the key may take it half an hour.
+fn find_out_when_gone(stream: &TcpStream, seconds: u64) {
+    const PROBES: u32 = 2;
+    let each = Duration::from_secs((seconds / u64::from(PROBES + 1)).max(1));
+    let keepalive = TcpKeepalive::new().with_time(each).with_interval(each).with_retries(PROBES);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "no keep-alive on this connection");
+    }
+}

@@ -1,0 +1,182 @@
+//! Where certificates come from.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use casemate_hsm_api::KeyRole;
+use casemate_keyring::{Client, KeyRecord, KeyringError, Purpose, RoleSigner};
+use casemate_pki::{CertificateFacts, DeviceProfile, PkiError, issue_device_certificate, random_serial};
+use casemate_runtime::publish::Watched;
+use rcgen::SigningKey;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use time::{Duration, OffsetDateTime};
+
+use crate::DeviceName;
+
+/// The published CAPF certificate is no longer than this, in bytes.
+const CERTIFICATE_LIMIT: u64 = 16 * 1024;
+
+/// How long before now an LSC begins: phones' clocks are set by others.
+const BACKDATED: Duration = Duration::HOUR;
+
+/// What is to be certified.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// For whom.
+    pub device: DeviceName,
+    /// The operation that allows it, for the key broker's audit trail.
+    pub operation: i64,
+    /// The device's key, checked.
+    pub spki_der: Vec<u8>,
+}
+
+/// A signed certificate.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// Its serial.
+    pub serial: [u8; 16],
+    /// Its end.
+    pub not_after: OffsetDateTime,
+    /// X.509, DER.
+    pub der: Vec<u8>,
+}
+
+/// There is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// certmgr has not published the CAPF certificate yet.
+    #[error("no CAPF certificate is published; run `casemate provision`")]
+    NotProvisioned,
+    /// The published file is no certificate, or not one of the CAPF key.
+    #[error("the published CAPF certificate cannot be used: {0}")]
+    BadCertificate(String),
+    /// The CAPF certificate has ended.
+    #[error("the CAPF certificate ended at {not_after}; regenerate it")]
+    Ended {
+        /// When.
+        not_after: OffsetDateTime,
+    },
+    /// The certificate cannot be built, or was not signed (the log of this daemon and keyd's trail say why).
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The key broker does not say which key is the CAPF key.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+}
+
+/// Signs certificates for devices; blocks the thread while the token works.
+pub trait Issuer: Send + Sync + 'static {
+    /// Issues a certificate for `leaf`.
+    ///
+    /// # Errors
+    /// Nothing was issued.
+    fn issue(&self, leaf: &Leaf) -> Result<Issued, IssueError>;
+}
+
+/// The issuing certificate, and how long what it issues is valid.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    der: Vec<u8>,
+    spki_der: Vec<u8>,
+    not_after: OffsetDateTime,
+    validity: Duration,
+}
+
+impl Authority {
+    /// The authority of the certificate `der`, whose certificates are valid for `validity`.
+    ///
+    /// # Errors
+    /// It is no certificate.
+    pub fn new(der: Vec<u8>, validity: Duration) -> Result<Self, PkiError> {
+        let facts = CertificateFacts::parse(&der)?;
+        Ok(Self { der, spki_der: facts.spki_der, not_after: facts.not_after, validity })
+    }
+
+    /// Issues a certificate for `leaf`, signed by `key`, which must be the authority's. It ends with the authority at the latest:
+    /// no verifier would take it longer.
+    ///
+    /// # Errors
+    /// The authority has ended, or `key` did not sign.
+    pub fn issue(&self, leaf: &Leaf, key: &impl SigningKey, now: OffsetDateTime) -> Result<Issued, IssueError> {
+        if self.not_after <= now {
+            return Err(IssueError::Ended { not_after: self.not_after });
+        }
+        let serial = random_serial()?;
+        let not_before = now - BACKDATED;
+        let not_after = (not_before + self.validity).min(self.not_after);
+        let profile = DeviceProfile {
+            device: leaf.device.as_str(),
+            spki_der: &leaf.spki_der,
+            issuer_cert_der: &self.der,
+            serial,
+            not_before,
+            not_after,
+        };
+        Ok(Issued { serial, not_after, der: issue_device_certificate(&profile, key)? })
+    }
+}
+
+/// Issues with the CAPF key in the token, over the key broker, under the CAPF certificate that certmgr publishes.
+pub struct KeydIssuer {
+    client: Client,
+    validity: Duration,
+    published: Mutex<Watched>,
+    current: RwLock<Option<Arc<(Authority, KeyRecord)>>>,
+}
+
+impl KeydIssuer {
+    /// An issuer that looks for `CAPF.pem` in `folder`. It issues nothing before the first [`KeydIssuer::refresh`].
+    #[must_use]
+    pub fn new(client: Client, folder: &Path, validity: Duration) -> Self {
+        let path = folder.join(format!("{}.pem", KeyRole::Capf));
+        let published = Mutex::new(Watched::new(path, CERTIFICATE_LIMIT));
+        Self { client, validity, published, current: RwLock::default() }
+    }
+
+    /// Looks for a new CAPF certificate; blocks on the disk and the broker. One that cannot be used leaves the one before it in
+    /// place and is looked at again at the next call.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn refresh(&self) -> Result<(), IssueError> {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked_at = published.clone();
+        let pem = looked_at.changed().map_err(|error| IssueError::BadCertificate(error.to_string()))?;
+        if let Some(pem) = pem {
+            let authority = self.authority(&pem)?;
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(authority));
+        }
+        *published = looked_at;
+        Ok(())
+    }
+
+    /// Whether there is a CAPF certificate to issue under.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn authority(&self, pem: &[u8]) -> Result<(Authority, KeyRecord), IssueError> {
+        let der = CertificateDer::from_pem_slice(pem).map_err(|error| IssueError::BadCertificate(error.to_string()))?;
+        let authority = Authority::new(der.to_vec(), self.validity)?;
+        let record = self.client.key(KeyRole::Capf)?;
+        if record.spki_der != authority.spki_der {
+            return Err(IssueError::BadCertificate("it is of another key than the recorded CAPF key".into()));
+        }
+        Ok((authority, record))
+    }
+}
+
+impl Issuer for KeydIssuer {
+    fn issue(&self, leaf: &Leaf) -> Result<Issued, IssueError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = current.ok_or(IssueError::NotProvisioned)?;
+        let (authority, record) = &*current;
+        let purpose = Purpose::DeviceCertificate { device: leaf.device.to_string(), operation: leaf.operation };
+        let signer = RoleSigner::new(self.client.clone(), record.clone(), purpose)
+            .ok_or_else(|| IssueError::BadCertificate("the key broker's record of its key is unreadable".into()))?;
+        authority.issue(leaf, &signer, OffsetDateTime::now_utc())
+    }
+}

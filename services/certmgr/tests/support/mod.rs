@@ -1,0 +1,138 @@
+//! A key broker for tests: speaks the real protocol over a real socket, with keys of the FIPS module instead of a token, and
+//! breaks off where it is told to.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use aws_lc_rs::{
+    digest,
+    encoding::{AsDer, PublicKeyX509Der},
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+};
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole};
+use casemate_keyring::{FRAMING, KeyRecord, Refusal, Request, Response, SignRequest};
+
+enum Key {
+    Rsa(RsaKeyPair),
+    P384(EcdsaKeyPair),
+}
+
+impl Key {
+    fn make(role: KeyRole) -> Self {
+        match role {
+            KeyRole::CallManagerEcdsa | KeyRole::TomcatEcdsa => {
+                Self::P384(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap())
+            }
+            _ => Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()),
+        }
+    }
+
+    fn record(&self, role: KeyRole) -> KeyRecord {
+        let (algorithm, spki) = match self {
+            Self::Rsa(key) => (KeyAlgorithm::Rsa2048, AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key())),
+            Self::P384(key) => (KeyAlgorithm::P384, AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key())),
+        };
+        let spki_der = spki.unwrap().as_ref().to_vec();
+        KeyRecord {
+            role,
+            algorithm,
+            backup: Backup::None,
+            key_id: "00".repeat(16),
+            token: "TEST1".into(),
+            fingerprint: hex::encode(digest::digest(&digest::SHA256, &spki_der)),
+            spki_der,
+        }
+    }
+
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match self {
+            Self::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
+                signature
+            }
+            Self::P384(key) => key.sign(&random, message).unwrap().as_ref().to_vec(),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    keys: BTreeMap<KeyRole, Key>,
+    /// Requests that are answered before the broker breaks off; without a number it never does.
+    pub(crate) answers_left: Option<usize>,
+    /// Keys that are on record and not on the token.
+    pub(crate) missing: Vec<KeyRole>,
+    /// How many keys were ever made.
+    pub(crate) made: usize,
+    /// How many messages were signed.
+    pub(crate) signed: usize,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Broker(pub(crate) Arc<Mutex<State>>);
+
+impl Broker {
+    pub(crate) fn start(socket: &Path) -> Self {
+        let (broker, listener) = (Self::default(), UnixListener::bind(socket).unwrap());
+        let served = broker.clone();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let broker = served.clone();
+                thread::spawn(move || broker.serve(connection.unwrap()));
+            }
+        });
+        broker
+    }
+
+    /// The broker has lost its records: it knows no key any more.
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap().keys.clear();
+    }
+
+    fn serve(&self, mut connection: UnixStream) {
+        while let Ok(Some(request)) = FRAMING.read::<Request>(&mut connection) {
+            let response = self.answer(request);
+            {
+                let mut state = self.0.lock().unwrap();
+                match &mut state.answers_left {
+                    // The work is done, the answer is lost: the worst moment to break off.
+                    Some(0) => return,
+                    Some(left) => *left -= 1,
+                    None => {}
+                }
+            }
+            FRAMING.write(&mut connection, &response).unwrap();
+        }
+    }
+
+    fn answer(&self, request: Request) -> Response {
+        let mut state = self.0.lock().unwrap();
+        let missing = |role| Response::Refused(Refusal::KeyMissing(format!("{role} key is not on token TEST1")));
+        match request {
+            Request::Key { role } => {
+                state.keys.get(&role).map_or_else(|| missing(role), |key| Response::Key(key.record(role)))
+            }
+            Request::Generate { role } if state.missing.contains(&role) => missing(role),
+            Request::Generate { role } => {
+                let made = !state.keys.contains_key(&role);
+                state.made += usize::from(made);
+                let key = state.keys.entry(role).or_insert_with(|| Key::make(role)).record(role);
+                Response::Generated { key, made }
+            }
+            Request::Sign(SignRequest { role, message, .. }) => {
+                state.signed += 1;
+                Response::Signature(state.keys.get(&role).unwrap().sign(&message))
+            }
+            Request::Status => Response::Refused(Refusal::Failed("not in this test".into())),
+        }
+    }
+}

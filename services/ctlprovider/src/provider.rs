@@ -1,0 +1,171 @@
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use casemate_audit::{Auditor, Event};
+use casemate_hsm_api::KeyRole;
+use casemate_keyring::Client;
+use casemate_phonefile::{ITL_FILE_NAME, PhoneFileError};
+use casemate_runtime::{
+    config::{Config, NodeSection},
+    daemon::chain,
+    publish::{Stamp, write_atomically},
+};
+
+use crate::{
+    Certificates, CtlproviderError, CtlproviderSettings, DeviceFiles, Identities, TokenSigner, TrustListPlan, devices,
+};
+
+/// Keeps the published folder as it should be: looks, and builds what differs.
+pub struct Provider {
+    settings: CtlproviderSettings,
+    node: NodeSection,
+    folder: PathBuf,
+    capf: PathBuf,
+    client: Client,
+    auditor: Arc<Auditor>,
+    certificates: Certificates,
+    /// What the list in the folder was made from or compared with, and the stamp of its file then.
+    list: Option<(TrustListPlan, Option<Stamp>)>,
+    /// SHA-256 of the certificate whose signature every device file up to `sequence` has.
+    file_signer: Option<[u8; 32]>,
+    /// The last change of a device that is in the folder.
+    sequence: i64,
+    /// What the last look complained of, so that it is said once.
+    complaint: Option<String>,
+}
+
+impl Provider {
+    /// A provider that publishes in the folder of `casemate-ctlprovider`, which must exist.
+    #[must_use]
+    pub fn new(config: &Config, settings: CtlproviderSettings, client: Client, auditor: Arc<Auditor>) -> Self {
+        Self {
+            node: config.node.clone(),
+            folder: config.paths.public_of("ctlprovider"),
+            capf: config.paths.socket("capf"),
+            certificates: Certificates::new(&config.paths.public_of("certmgr")),
+            settings,
+            client,
+            auditor,
+            list: None,
+            file_signer: None,
+            sequence: 0,
+            complaint: None,
+        }
+    }
+
+    /// Looks once and builds what differs. Returns how long to wait before the next look.
+    pub fn look(&mut self) -> Duration {
+        let (wait, complaint) = match self.look_or_complain() {
+            Ok(()) => (self.settings.poll_ms, None),
+            Err(error) => (self.settings.retry_ms, Some(chain(&error))),
+        };
+        if complaint != self.complaint {
+            match &complaint {
+                Some(complaint) => tracing::warn!(%complaint, "what is published stays"),
+                None => tracing::info!("published files are up to date again"),
+            }
+            self.complaint = complaint;
+        }
+        Duration::from_millis(wait.max(1))
+    }
+
+    fn look_or_complain(&mut self) -> Result<(), CtlproviderError> {
+        // A certificate that cannot be read holds nothing up: the one before it is in use.
+        let read = self.certificates.look();
+        let Some(identities) = self.certificates.identities() else {
+            return read;
+        };
+        let list = self.trust_list(&identities);
+        // Files are signed by a key that the list names, and phones that know it take them even when the list is late.
+        let files = self.device_files(&identities);
+        list.and(files).and(read)
+    }
+
+    fn trust_list(&mut self, identities: &Identities) -> Result<(), CtlproviderError> {
+        let path = self.folder.join(ITL_FILE_NAME);
+        let plan = TrustListPlan::new(identities, &self.node, self.settings.https);
+        let stamp = Stamp::of(&path).map_err(CtlproviderError::file(&path))?;
+        if stamp.is_some() && self.list.as_ref().is_some_and(|(made, at)| *made == plan && *at == stamp) {
+            return Ok(());
+        }
+        let stands = std::fs::read(&path).is_ok_and(|bytes| plan.is_in(&bytes, &self.settings.limits));
+        if !stands && let Err(error) = self.build_list(&plan, &path) {
+            self.audit_refusal(&plan, &error);
+            return Err(error);
+        }
+        let stamp = Stamp::of(&path).map_err(CtlproviderError::file(&path))?;
+        self.list = Some((plan, stamp));
+        Ok(())
+    }
+
+    fn build_list(&self, plan: &TrustListPlan, path: &std::path::Path) -> Result<(), CtlproviderError> {
+        let signer = TokenSigner::new(self.client.clone(), KeyRole::ItlRecovery);
+        let list = plan.sign(&signer, now(), &self.settings.limits)?;
+        write_atomically(path, &list.bytes, 0o644).map_err(CtlproviderError::file(path))?;
+        self.auditor.record(&Event::TrustListBuilt {
+            file: ITL_FILE_NAME.into(),
+            digest: list.digest,
+            certificates: list.records,
+            bytes: list.bytes.len(),
+        });
+        if list.certificates > self.settings.limits.list_certificates {
+            self.audit_size(list.certificates, list.bytes.len());
+        }
+        Ok(())
+    }
+
+    fn audit_size(&self, certificates: usize, bytes: usize) {
+        self.auditor.record(&Event::TrustListTooLarge { file: ITL_FILE_NAME.into(), certificates, bytes });
+    }
+
+    /// Once for each reason: it is tried again every few seconds.
+    fn audit_refusal(&self, plan: &TrustListPlan, error: &CtlproviderError) {
+        let reason = chain(error);
+        if self.complaint.as_ref() == Some(&reason) {
+            return;
+        }
+        if let CtlproviderError::Content { source: PhoneFileError::TooLarge { length, .. }, .. } = error {
+            self.audit_size(plan.certificates(), *length);
+        }
+        self.auditor.record(&Event::TrustListRefused { file: ITL_FILE_NAME.into(), reason });
+    }
+
+    fn device_files(&mut self, identities: &Identities) -> Result<(), CtlproviderError> {
+        let signer = &identities.call_manager;
+        let sign = TokenSigner::new(self.client.clone(), KeyRole::CallManager);
+        let files = DeviceFiles {
+            folder: &self.folder,
+            signer,
+            threads: self.settings.signatures.min(self.settings.keyring.connections),
+            batch: self.settings.batch,
+            limits: self.settings.limits,
+            auditor: &self.auditor,
+        };
+        if self.file_signer != Some(signer.sha256) {
+            // At start, and when the signer has another certificate: every device is compared again.
+            files.clean()?;
+            self.sequence = 0;
+            self.file_signer = Some(signer.sha256);
+        }
+        loop {
+            let changed = devices::changed_since(&self.capf, self.sequence, &self.settings)?;
+            let Some(last) = changed.iter().map(|device| device.sequence).max() else { return Ok(()) };
+            let wanted = changed
+                .iter()
+                .map(|device| devices::wanted(device, &self.node, &self.settings))
+                .collect::<Result<Vec<_>, _>>()?;
+            let built = files.build(&sign, wanted, now())?;
+            tracing::info!(signed = built.signed, unchanged = built.unchanged, sequence = last, "device files");
+            // Only now: what was asked for up to here is on disk.
+            self.sequence = last;
+        }
+    }
+}
+
+/// Seconds since 1970, as file headers carry them until 2106.
+fn now() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| u32::try_from(age.as_secs()).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,77 @@
+use std::{io, path::PathBuf};
+
+use casemate_hsm_api::{HsmError, KeyRole};
+use casemate_hsm_pkcs11::Pkcs11Error;
+use casemate_store::StoreError;
+
+/// Why the broker does not run, or did not do what was asked for a reason of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum KeydError {
+    /// The key policy cannot be read.
+    #[error("key policy {path} cannot be read")]
+    PolicyUnreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The key policy is none; the text has the line.
+    #[error("key policy {path}: {detail}")]
+    Policy {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        detail: String,
+    },
+    /// Neither the setting `pin-file` nor systemd says where the PIN is.
+    #[error("no PIN file: set pin-file in [keyd], or load the credential \"pin\" with systemd")]
+    NoPinFile,
+    /// The records of keys cannot be read or written.
+    #[error("records of keys: {0}")]
+    Store(#[from] StoreError),
+    /// A record of a key is not what this program writes.
+    #[error("the record of the {role:?} key is damaged ({detail}); restore the records of casemate-keyd")]
+    RecordDamaged {
+        /// Role as recorded.
+        role: String,
+        /// What is wrong.
+        detail: &'static str,
+    },
+    /// The record of signatures cannot be opened or written. Nothing is signed without it.
+    #[error("the record of signatures {path} cannot be written, so nothing is signed; is the disk full?")]
+    SignatureRecord {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The token cannot be opened at all: a wrong module, an unsafe PIN file.
+    #[error("the token cannot be opened")]
+    Open(#[source] Pkcs11Error),
+    /// The token is there and is not to be used: a wrong answer.
+    #[error(transparent)]
+    Token(HsmError),
+    /// The socket cannot be made.
+    #[error("socket {path} cannot be made")]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Linux did not let this process forbid dumps of its memory, which holds the PIN while it logs in.
+    #[error("dumps of this process could not be forbidden")]
+    Harden(#[source] nix::Error),
+    /// A thread could not be started.
+    #[error("a thread could not be started")]
+    Thread(#[source] io::Error),
+    /// The cryptographic module gave no random bytes for a key's name.
+    #[error("the cryptographic module gave no random bytes; the {role} key was not made")]
+    Random {
+        /// Whose key.
+        role: KeyRole,
+    },
+}

@@ -1,0 +1,168 @@
+//! The keys on record, in memory as on disk: what is in memory was committed before.
+
+mod records;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use casemate_hsm_api::{KeyId, KeyRole};
+use casemate_store::StoreSettings;
+pub(crate) use records::{Recorded, backup, fingerprint};
+use records::Records;
+
+use crate::{KeydError, judge::Identities};
+
+/// The keys on record.
+pub struct Keys {
+    records: Records,
+    view: RwLock<Arc<View>>,
+    /// One change at a time, so that memory follows the disk.
+    changing: Mutex<()>,
+}
+
+/// All records at one moment.
+#[derive(Default)]
+pub(crate) struct View {
+    keys: BTreeMap<KeyRole, Arc<Recorded>>,
+    identities: Identities,
+}
+
+impl View {
+    fn of(keys: impl IntoIterator<Item = Arc<Recorded>>) -> Self {
+        let keys: BTreeMap<_, _> = keys.into_iter().map(|key| (key.role, key)).collect();
+        let identities = keys.values().filter_map(|key| key.spki.clone().map(|spki| (key.role, spki))).collect();
+        Self { keys, identities }
+    }
+
+    pub(crate) fn get(&self, role: KeyRole) -> Option<&Arc<Recorded>> {
+        self.keys.get(&role)
+    }
+
+    /// Those that are made.
+    pub(crate) fn made(&self) -> impl Iterator<Item = (&Recorded, &[u8])> {
+        self.keys.values().filter_map(|key| key.spki.as_deref().map(|spki| (&**key, spki)))
+    }
+
+    pub(crate) const fn identities(&self) -> &Identities {
+        &self.identities
+    }
+}
+
+impl Keys {
+    /// Opens the records at `path` on the tokio runtime that calls, which must go on running. Everything else here blocks the
+    /// thread, and must not be called by a task of that runtime.
+    ///
+    /// # Errors
+    /// [`KeydError::Store`].
+    pub async fn open(path: &Path, settings: StoreSettings) -> Result<Self, KeydError> {
+        Ok(Self { records: Records::open(path, settings).await?, view: RwLock::default(), changing: Mutex::default() })
+    }
+
+    /// Reads every record.
+    ///
+    /// # Errors
+    /// [`KeydError::Store`], [`KeydError::RecordDamaged`].
+    pub fn load(&self) -> Result<(), KeydError> {
+        self.show(View::of(self.records.all()?));
+        Ok(())
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Commits which key is about to be made.
+    pub(crate) fn intend(&self, key: Recorded) -> Result<(), KeydError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.committed(self.records.intend(&key))?;
+        self.replace(key);
+        Ok(())
+    }
+
+    /// Commits that the key is made, and returns its record.
+    pub(crate) fn made(&self, key: &Recorded, spki: Vec<u8>) -> Result<Recorded, KeydError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.committed(self.records.made(key.role, key.id, spki.clone()))?;
+        let made = Recorded { spki: Some(spki), ..key.clone() };
+        self.replace(made.clone());
+        Ok(made)
+    }
+
+    /// Commits a subject of the key of `role`, unless it is its newest already.
+    pub(crate) fn add_subject(&self, role: KeyRole, subject: Vec<u8>) -> Result<(), KeydError> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.view().get(role).is_some_and(|key| key.subjects.last() == Some(&subject));
+        if known {
+            return Ok(());
+        }
+        self.records.add_subject(role, subject)?;
+        self.load()
+    }
+
+    /// After a failed commit only the disk knows what was kept.
+    fn committed(&self, outcome: Result<(), KeydError>) -> Result<(), KeydError> {
+        if outcome.is_err()
+            && let Err(error) = self.load()
+        {
+            tracing::error!(%error, "records of keys cannot be read again");
+        }
+        outcome
+    }
+
+    fn replace(&self, key: Recorded) {
+        let view = self.view();
+        let others = view.keys.values().filter(|other| other.role != key.role).map(Arc::clone);
+        self.show(View::of(others.chain([Arc::new(key)])));
+    }
+
+    fn show(&self, view: View) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+}
+
+/// A name for a new key.
+pub(crate) fn new_id(role: KeyRole) -> Result<KeyId, KeydError> {
+    let mut id = [0; 16];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| KeydError::Random { role })?;
+    Ok(KeyId(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_hsm_api::{Backup, KeyAlgorithm, KeySpec};
+
+    use super::*;
+
+    fn key(role: KeyRole) -> Recorded {
+        let spec = KeySpec { algorithm: KeyAlgorithm::P384, backup: Backup::Wrapped };
+        Recorded { role, id: new_id(role).unwrap(), token: "T".into(), spec, spki: None, subjects: Vec::new() }
+    }
+
+    #[test]
+    fn what_was_committed_is_read_back_and_only_the_newest_subjects_are_kept() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.db");
+        let open = || runtime.block_on(Keys::open(&path, StoreSettings::default())).unwrap();
+        let keys = open();
+        let intent = key(KeyRole::Capf);
+        keys.intend(intent.clone()).unwrap();
+        assert!(keys.intend(key(KeyRole::Capf)).is_err(), "a second intent for a role");
+        let made = keys.made(&intent, vec![1, 2]).unwrap();
+        assert!(keys.made(&intent, vec![3]).is_err(), "a made key is never changed");
+        for subject in [1, 2, 3, 4, 5, 6, 7, 8, 9, 2] {
+            keys.add_subject(KeyRole::Capf, vec![subject]).unwrap();
+        }
+        let again = open();
+        assert!(again.view().get(KeyRole::Capf).is_none());
+        again.load().unwrap();
+        let view = again.view();
+        let read = view.get(KeyRole::Capf).unwrap();
+        assert_eq!((read.id, &read.token, read.spec, &read.spki), (made.id, &made.token, made.spec, &made.spki));
+        assert_eq!(read.subjects, [[3], [4], [5], [6], [7], [8], [9], [2]]);
+        assert_eq!(view.made().count(), 1);
+    }
+}

@@ -1,0 +1,189 @@
+use std::{path::Path, sync::Arc};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyId, KeyRole, KeySpec};
+use casemate_keyring::KeyRecord;
+use casemate_store::{
+    Migration, Store, StoreError, StoreSettings,
+    sqlx::{self, SqliteConnection},
+};
+use tokio::runtime::Handle;
+
+use crate::KeydError;
+
+/// How many subjects are remembered of one key: the ones before were replaced more than so many times.
+const SUBJECTS: i64 = 8;
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    name: "keys",
+    sql: "
+        -- A key that is made, or (spki is null) is being made. The row is there before the token is asked for the key.
+        CREATE TABLE keys (
+            role      TEXT PRIMARY KEY,
+            key_id    TEXT NOT NULL UNIQUE,
+            token     TEXT NOT NULL,
+            algorithm TEXT NOT NULL,
+            backup    TEXT NOT NULL,
+            spki      BLOB
+        ) STRICT;
+        -- DER subjects of the certificates that a key signed for itself.
+        CREATE TABLE subjects (
+            number  INTEGER PRIMARY KEY,
+            role    TEXT NOT NULL REFERENCES keys (role),
+            subject BLOB NOT NULL,
+            UNIQUE (role, subject)
+        ) STRICT;",
+}];
+
+/// A key on record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Recorded {
+    pub(crate) role: KeyRole,
+    pub(crate) id: KeyId,
+    /// Serial of the token that made it or is to make it.
+    pub(crate) token: String,
+    pub(crate) spec: KeySpec,
+    /// The public half; nothing while it is being made.
+    pub(crate) spki: Option<Vec<u8>>,
+    /// Newest last.
+    pub(crate) subjects: Vec<Vec<u8>>,
+}
+
+impl Recorded {
+    /// As callers see it, once it is made.
+    pub(crate) fn public(&self) -> Option<KeyRecord> {
+        let spki = self.spki.as_ref()?;
+        Some(KeyRecord {
+            role: self.role,
+            algorithm: self.spec.algorithm,
+            backup: self.spec.backup,
+            key_id: self.id.to_string(),
+            token: self.token.clone(),
+            fingerprint: fingerprint(spki),
+            spki_der: spki.clone(),
+        })
+    }
+}
+
+/// SHA-256 of a `SubjectPublicKeyInfo` in hexadecimal.
+pub(crate) fn fingerprint(spki: &[u8]) -> String {
+    hex::encode(digest(&SHA256, spki))
+}
+
+/// The records of keys, for threads that may block.
+pub(crate) struct Records {
+    store: Store,
+    runtime: Handle,
+}
+
+impl Records {
+    /// Opens the records on the runtime that calls, which must go on running.
+    pub(crate) async fn open(path: &Path, settings: StoreSettings) -> Result<Self, KeydError> {
+        Ok(Self { store: Store::open(path, MIGRATIONS, settings).await?, runtime: Handle::current() })
+    }
+
+    pub(crate) fn all(&self) -> Result<Vec<Arc<Recorded>>, KeydError> {
+        let (keys, subjects) = self.runtime.block_on(async {
+            let keys: Vec<KeyRow> = sqlx::query_as("SELECT role, key_id, token, algorithm, backup, spki FROM keys")
+                .fetch_all(self.store.readers())
+                .await?;
+            let subjects: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT role, subject FROM subjects ORDER BY number")
+                .fetch_all(self.store.readers())
+                .await?;
+            Ok::<_, sqlx::Error>((keys, subjects))
+        })
+        .map_err(StoreError::from)?;
+        keys.into_iter().map(|row| recorded(row, &subjects).map(Arc::new)).collect()
+    }
+
+    /// Writes down which key is about to be made.
+    pub(crate) fn intend(&self, key: &Recorded) -> Result<(), KeydError> {
+        let row = (key.role.name(), key.id.to_string(), key.token.clone(), key.spec.algorithm.to_string(), backup(key.spec));
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO keys (role, key_id, token, algorithm, backup) VALUES (?, ?, ?, ?, ?)")
+                    .bind(row.0)
+                    .bind(row.1)
+                    .bind(row.2)
+                    .bind(row.3)
+                    .bind(row.4)
+                    .execute(connection)
+                    .await?;
+                Ok(())
+            })
+        })
+    }
+
+    /// Writes down that it is made. Never changes a key that is recorded as made.
+    pub(crate) fn made(&self, role: KeyRole, id: KeyId, spki: Vec<u8>) -> Result<(), KeydError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let done = sqlx::query("UPDATE keys SET spki = ? WHERE role = ? AND key_id = ? AND spki IS NULL")
+                    .bind(spki)
+                    .bind(role.name())
+                    .bind(id.to_string())
+                    .execute(connection)
+                    .await?;
+                if done.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound.into()) }
+            })
+        })
+    }
+
+    /// Remembers a subject of the key of `role`, as its newest, and forgets the oldest where there are too many.
+    pub(crate) fn add_subject(&self, role: KeyRole, subject: Vec<u8>) -> Result<(), KeydError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT OR REPLACE INTO subjects (role, subject) VALUES (?, ?)")
+                    .bind(role.name())
+                    .bind(subject)
+                    .execute(&mut *connection)
+                    .await?;
+                sqlx::query(
+                    "DELETE FROM subjects WHERE role = ?1 AND number NOT IN
+                     (SELECT number FROM subjects WHERE role = ?1 ORDER BY number DESC LIMIT ?2)",
+                )
+                .bind(role.name())
+                .bind(SUBJECTS)
+                .execute(connection)
+                .await?;
+                Ok(())
+            })
+        })
+    }
+
+    fn write<F>(&self, work: F) -> Result<(), KeydError>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> casemate_store::Work<'c, (), StoreError> + Send + 'static,
+    {
+        Ok(self.runtime.block_on(self.store.write(work))?)
+    }
+}
+
+type KeyRow = (String, String, String, String, String, Option<Vec<u8>>);
+
+fn recorded((role, id, token, algorithm, backup, spki): KeyRow, subjects: &[(String, Vec<u8>)]) -> Result<Recorded, KeydError> {
+    let damaged = |detail| KeydError::RecordDamaged { role: role.clone(), detail };
+    let algorithm = KeyAlgorithm::ALL.into_iter().find(|known| known.to_string() == algorithm);
+    let backup = match &*backup {
+        "none" => Backup::None,
+        "wrapped" => Backup::Wrapped,
+        _ => return Err(damaged("backup")),
+    };
+    Ok(Recorded {
+        role: role.parse().map_err(|_| damaged("role"))?,
+        id: KeyId::from_hex(&id).ok_or_else(|| damaged("key id"))?,
+        token,
+        spec: KeySpec { algorithm: algorithm.ok_or_else(|| damaged("algorithm"))?, backup },
+        spki,
+        subjects: subjects.iter().filter(|(of, _)| *of == role).map(|(_, subject)| subject.clone()).collect(),
+    })
+}
+
+/// As recorded and audited.
+pub(crate) const fn backup(spec: KeySpec) -> &'static str {
+    match spec.backup {
+        Backup::None => "none",
+        Backup::Wrapped => "wrapped",
+    }
+}

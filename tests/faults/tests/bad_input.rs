@@ -1,0 +1,218 @@
+//! What phones and strangers do wrong at CAPF: a refusal, an audit event, nothing lost, and the service is up afterwards.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use casemate_faults::Caller;
+use casemate_harness::{Lab, LabSettings, Ports};
+use casemate_phone::{
+    PhoneError,
+    capf::{Command, Fault, Outcome, Step},
+};
+use socket2::{Domain, Socket, Type};
+
+const PHONE: &str = "SEP001122334455";
+
+/// A lab whose CAPF waits two seconds for a silent phone, with one phone added.
+fn lab(name: &str, add: &[&str]) -> Lab {
+    let extra = vec![("capf", "step-timeout-ms = 2000".to_owned())];
+    let lab = Lab::start(LabSettings { extra, ..LabSettings::for_test(name) }).unwrap();
+    let arguments: Vec<&str> = ["phone", "add", PHONE, "--key", "p-256"].iter().chain(add).copied().collect();
+    lab.casemate(&arguments).unwrap();
+    lab
+}
+
+fn ended_with(outcome: &Result<Outcome, PhoneError>, expected: u8) -> bool {
+    matches!(outcome, Err(PhoneError::CapfEnded { reason }) if *reason == expected)
+}
+
+fn installed(outcome: &Result<Outcome, PhoneError>) -> bool {
+    matches!(outcome, Ok(Outcome::Installed(_)))
+}
+
+#[test]
+fn five_wrong_strings_lock_a_device_until_the_operator_acts() {
+    let lab = lab("faults-string", &["--string", "24681357"]);
+    for _ in 0..5 {
+        let wrong = Caller::new(&lab, PHONE, Some("11111111")).unwrap().enrol();
+        assert!(ended_with(&wrong, 7), "{wrong:?}");
+    }
+    let right = Caller::new(&lab, PHONE, Some("24681357")).unwrap();
+    let locked = right.enrol();
+    assert!(locked.is_err(), "the right string after five wrong ones: {locked:?}");
+    assert_eq!(lab.audited("DeviceLocked").unwrap().len(), 1);
+    assert!(lab.audited("EnrolmentRefused").unwrap().len() >= 6);
+    lab.casemate(&["phone", "add", PHONE, "--key", "p-256", "--string", "97531864"]).unwrap();
+    assert!(installed(&Caller::new(&lab, PHONE, Some("97531864")).unwrap().enrol()));
+}
+
+#[test]
+fn an_unknown_device_is_told_so() {
+    let lab = lab("faults-unknown", &["--null-string"]);
+    let unknown = Caller::new(&lab, "SEPFFFFFFFFFFFF", None).unwrap().enrol();
+    assert!(ended_with(&unknown, 9), "{unknown:?}");
+    assert_eq!(lab.audited("EnrolmentRefused").unwrap().len(), 1);
+    assert!(installed(&Caller::new(&lab, PHONE, None).unwrap().enrol()));
+}
+
+#[test]
+fn no_string_is_not_the_right_string() {
+    let lab = lab("faults-no-string", &["--string", "24681357"]);
+    let without = Caller::new(&lab, PHONE, None).unwrap().enrol();
+    assert!(ended_with(&without, 7), "{without:?}");
+    assert!(lab.audited("CertificateIssued").unwrap().is_empty());
+}
+
+#[test]
+fn a_message_in_ten_writes_is_a_message() {
+    let lab = lab("faults-split", &["--null-string"]);
+    let split = |message| Fault::Split { message, writes: 10, pause: Duration::from_millis(20) };
+    let faults = vec![split(Command::AuthResponse), split(Command::KeyGenResponse), split(Command::StoreCertResponse)];
+    let outcome = Caller::new(&lab, PHONE, None).unwrap().with(faults, Duration::ZERO).enrol();
+    assert!(installed(&outcome), "{outcome:?}");
+}
+
+#[test]
+fn a_wrong_length_and_a_message_that_never_ends_are_refused_in_time() {
+    let lab = lab("faults-length", &["--null-string"]);
+    let caller = Caller::new(&lab, PHONE, None).unwrap();
+    for command in [Command::AuthResponse, Command::KeyGenResponse] {
+        for fault in [
+            Fault::WrongLength { message: command, by: -3 },
+            Fault::WrongLength { message: command, by: 5 },
+            Fault::WrongLength { message: command, by: i16::MAX },
+            Fault::NeverEnd(command),
+        ] {
+            let outcome = caller.with(vec![fault], Duration::from_secs(6)).enrol();
+            assert!(!installed(&outcome), "{fault:?}: {outcome:?}");
+        }
+    }
+    let told = lab.audited("ProtocolRefused").unwrap().len()
+        + lab.audited("ConnectionTimedOut").unwrap().len()
+        + lab.audited("EnrolmentRefused").unwrap().len();
+    assert!(told >= 8, "{told} events for 8 faults");
+    assert!(installed(&caller.enrol()));
+}
+
+#[test]
+fn a_phone_that_stops_anywhere_can_begin_again() {
+    let lab = lab("faults-stop", &["--string", "1357"]);
+    let caller = Caller::new(&lab, PHONE, Some("1357")).unwrap();
+    let steps = [
+        Step::Connected,
+        Step::ClientHello,
+        Step::Handshake,
+        Step::Received(Command::AuthRequest),
+        Step::Sent(Command::AuthResponse),
+        Step::Received(Command::KeyGenRequest),
+        Step::Sent(Command::KeyGenResponse),
+        Step::Received(Command::StoreCertRequest),
+    ];
+    for step in steps {
+        let outcome = caller.with(vec![Fault::StopAfter(step)], Duration::from_millis(50)).enrol();
+        assert!(matches!(outcome, Ok(Outcome::Silent(_))), "{step:?}: {outcome:?}");
+        // The device's session ends when the server notices that the connection did.
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert!(lab.audited("CertificateDelivered").unwrap().is_empty());
+    let Outcome::Installed(_) = caller.enrol().unwrap() else { panic!("the string was used up before the delivery") };
+    // The retries had the same key, so there is one certificate.
+    assert_eq!(lab.audited("CertificateIssued").unwrap().len(), 1);
+    assert_eq!(lab.audited("CertificateDelivered").unwrap().len(), 1);
+    assert!(!installed(&caller.with_new_key().unwrap().enrol()), "the string is used up by the delivery");
+}
+
+#[test]
+fn a_second_connection_for_the_same_device_waits_its_turn() {
+    let lab = lab("faults-second", &["--null-string"]);
+    let caller = Caller::new(&lab, PHONE, None).unwrap();
+    let first =
+        caller.with(vec![Fault::StopAfter(Step::Received(Command::KeyGenRequest))], Duration::from_millis(1200));
+    thread::scope(|scope| {
+        let first = scope.spawn(|| first.enrol());
+        thread::sleep(Duration::from_millis(500));
+        let second = caller.enrol();
+        assert!(!installed(&second), "{second:?}");
+        assert!(first.join().unwrap().is_ok());
+    });
+    thread::sleep(Duration::from_millis(200));
+    assert!(installed(&caller.enrol()));
+    assert!(lab.audited("EnrolmentRefused").unwrap().iter().any(|event| event["CASEMATE_DEVICE"] == PHONE));
+}
+
+/// Connects from another loopback address, as another host would.
+fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 200, 0, host], 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn a_thousand_idle_connections_leave_room_for_a_phone() {
+    let lab = lab("faults-idle", &["--null-string"]);
+    for port in [Ports::CAPF, Ports::TVS, Ports::HTTP, Ports::HTTPS] {
+        let idle: Vec<_> = (0..1000).map(|n| connect_from(1 + (n % 10) as u8, lab.address(port))).collect();
+        assert_eq!(idle.len(), 1000);
+        if port == Ports::CAPF {
+            assert!(installed(&Caller::new(&lab, PHONE, None).unwrap().enrol()));
+        }
+        if port == Ports::HTTP {
+            lab.casemate(&["phone", "add", "SEP00000000C001", "--null-string"]).unwrap();
+            lab.phone("SEP00000000C001").play(&["--via", "http"]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn one_address_cannot_take_every_place() {
+    let lab = lab("faults-flood", &["--null-string"]);
+    let flood: Vec<_> = (0..400).map(|_| connect_from(1, lab.address(Ports::CAPF))).collect();
+    let refused = flood.iter().filter(|stream| {
+        stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        matches!((&mut &**stream).read(&mut [0; 1]), Ok(0))
+    });
+    assert!(refused.count() >= 100, "connections over the limit of one address are closed");
+    assert!(!lab.audited("ConnectionRefused").unwrap().is_empty());
+    assert!(installed(&Caller::new(&lab, PHONE, None).unwrap().enrol()));
+}
+
+/// The first line of what an HTTP server answers to a GET of `path`.
+fn http_get(lab: &Lab, path: &str) -> String {
+    let mut stream = TcpStream::connect(lab.address(Ports::HTTP)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: casemate\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_path_leads_nowhere_but_to_published_files() {
+    let lab = lab("faults-paths", &["--null-string"]);
+    assert!(http_get(&lab, "/ITLFile.tlv").contains("200"));
+    for path in [
+        "/../../../../etc/passwd",
+        "/..%2f..%2fetc%2fpasswd",
+        "/./ITLFile.tlv",
+        "//ITLFile.tlv",
+        "/ITLFile.tlv%00.sgn",
+        "/SEP001122334455.cnf.xml",
+        "/.ITLFile.tlv.new",
+    ] {
+        let status = http_get(&lab, path);
+        assert!(status.contains(" 40"), "{path}: {status}");
+    }
+    let tftp = std::net::UdpSocket::bind((lab.address(Ports::TFTP).ip(), 0)).unwrap();
+    tftp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    tftp.send_to(b"\0\x01../../../etc/pin\0octet\0", lab.address(Ports::TFTP)).unwrap();
+    let mut buffer = [0; 1500];
+    let n = tftp.recv(&mut buffer).unwrap();
+    assert_eq!(buffer.get(..2), Some(&[0, 5][..]), "an ERROR packet: {:?}", &buffer[..n]);
+    assert!(lab.audited("FileRefused").unwrap().len() >= 3);
+    assert!(http_get(&lab, "/ITLFile.tlv").contains("200"));
+}

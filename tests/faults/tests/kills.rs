@@ -1,0 +1,132 @@
+//! Every daemon killed at random moments: nothing that was acknowledged is lost.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use casemate_faults::Caller;
+use casemate_harness::{DAEMONS, Lab, LabSettings};
+use casemate_phone::capf::Outcome;
+use serde_json::Value;
+
+/// How often each daemon is killed.
+const KILLS: u32 = 50;
+
+/// Random enough to kill by (xorshift64, Marsaglia 2003); the seed is printed, so that a failure can be played again.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Self {
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
+        println!("seed {seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn json(lab: &Lab, arguments: &[&str]) -> Value {
+    serde_json::from_str(&lab.casemate(arguments).unwrap()).unwrap()
+}
+
+/// Public fingerprints of the keys on record, by role.
+fn keys(lab: &Lab) -> BTreeMap<String, String> {
+    let listed = json(lab, &["hsm", "list", "--json"]);
+    let keys = listed["keys"].as_array().unwrap();
+    let text = |key: &Value, name: &str| key[name].as_str().unwrap().to_owned();
+    keys.iter().map(|key| (text(key, "role"), text(key, "fingerprint"))).collect()
+}
+
+#[test]
+fn provisioning_killed_anywhere_ends_with_one_of_each() {
+    let lab = Lab::prepare(LabSettings::for_test("kills-provision")).unwrap();
+    lab.postd(&[]).unwrap();
+    lab.start_daemons().unwrap();
+    let mut moments = Moments::new();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for kill in 0..2 * KILLS {
+                thread::sleep(Duration::from_millis(20 + moments.below(120)));
+                lab.kill(if kill % 2 == 0 { "keyd" } else { "certmgr" }).unwrap();
+            }
+            done.store(true, Ordering::Release);
+        });
+        while !done.load(Ordering::Acquire) {
+            // Fails whenever a daemon is killed under it, which is what an operator would see and try again.
+            let _ = lab.casemate(&["provision"]);
+        }
+    });
+    lab.wait_for("provisioning", Duration::from_secs(60), || lab.casemate(&["provision"]).is_ok()).unwrap();
+    let first = keys(&lab);
+    assert_eq!(first.len(), 7, "{first:?}");
+    // Nothing is on the token that is not on record: one of each, and no half.
+    let objects = lab.token_objects().unwrap();
+    assert_eq!(objects, (7, 7), "private and public keys on the token");
+    lab.casemate(&["provision"]).unwrap();
+    assert_eq!(keys(&lab), first, "provisioning again makes nothing");
+    let identities = json(&lab, &["identity", "list", "--json"]);
+    assert_eq!(identities.as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn each_daemon_killed_fifty_times_during_enrolment_loses_nothing_acknowledged() {
+    let lab = Lab::start(LabSettings::for_test("kills-enrolment")).unwrap();
+    let before = keys(&lab);
+    let mut moments = Moments::new();
+    let (done, mut added, mut delivered) = (AtomicBool::new(false), Vec::new(), BTreeMap::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut order: Vec<_> = (0..KILLS).flat_map(|_| DAEMONS.map(|(daemon, _)| daemon)).collect();
+            while !order.is_empty() {
+                let daemon = order.swap_remove(moments.below(order.len() as u64) as usize);
+                // A daemon that is down already is waited for: fifty kills, not fifty tries.
+                lab.wait_for("a daemon to kill", Duration::from_secs(30), || lab.kill(daemon).unwrap()).unwrap();
+                thread::sleep(Duration::from_millis(moments.below(150)));
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut number = 0;
+        while !done.load(Ordering::Acquire) {
+            number += 1;
+            let device = format!("SEP{number:012X}");
+            if lab.casemate(&["phone", "add", &device, "--string", "4711", "--key", "p-256"]).is_err() {
+                continue;
+            }
+            added.push(device.clone());
+            let caller = Caller::new(&lab, &device, Some("4711")).unwrap();
+            for _ in 0..5 {
+                if let Ok(Outcome::Installed(lsc)) = caller.enrol() {
+                    delivered.insert(device.clone(), lsc.serial);
+                    break;
+                }
+            }
+        }
+    });
+    assert!(added.len() > 10 && delivered.len() > 5, "{} added, {} delivered", added.len(), delivered.len());
+    lab.wait_for("every daemon", Duration::from_secs(30), || lab.casemate(&["phone", "list"]).is_ok()).unwrap();
+    let listed = json(&lab, &["phone", "list", "--json"]);
+    let listed: BTreeMap<&str, &Value> =
+        listed.as_array().unwrap().iter().map(|phone| (phone["name"].as_str().unwrap(), phone)).collect();
+    for device in &added {
+        assert!(listed.contains_key(device.as_str()), "{device} was acknowledged and is gone");
+    }
+    for (device, serial) in &delivered {
+        assert_eq!(listed[device.as_str()]["serial"].as_str(), Some(serial.as_str()), "{device}");
+    }
+    lab.wait_for("the key broker", Duration::from_secs(30), || lab.casemate(&["hsm", "list"]).is_ok()).unwrap();
+    assert_eq!(keys(&lab), before);
+    // And it works: those that were interrupted enrol now.
+    for device in added.iter().filter(|device| !delivered.contains_key(*device)) {
+        let caller = Caller::new(&lab, device, Some("4711")).unwrap();
+        lab.wait_for("an interrupted phone to enrol", Duration::from_secs(20), || caller.enrol().is_ok()).unwrap();
+    }
+}
