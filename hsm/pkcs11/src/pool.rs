@@ -108,15 +108,12 @@ impl Pool {
         let cell = Arc::new(Cell { phase: Mutex::new(Phase::Queued), changed: Condvar::new() });
         let theirs = Arc::clone(&cell);
         self.push(Box::new(move |worker| if theirs.begin() { theirs.end(work(worker)) } else { Ended::Served }))?;
-        let phase = cell.wait(self.limit, |phase| matches!(phase, Phase::Queued));
-        let mut phase = match phase {
-            Ok(_) => cell.wait(limit, |phase| matches!(phase, Phase::Running)),
-            Err(mut queued) => {
-                *queued = Phase::GivenUp;
-                return Err(self.shared.busy(self.shared.state().jobs.len()));
-            }
+        if let Err(mut queued) = cell.wait(self.limit, |phase| matches!(phase, Phase::Queued)) {
+            *queued = Phase::GivenUp;
+            return Err(self.shared.busy(self.shared.state().jobs.len()));
         }
-        .unwrap_or_else(|running| running);
+        let running = cell.wait(limit, |phase| matches!(phase, Phase::Running));
+        let mut phase = running.unwrap_or_else(|running| running);
         match std::mem::replace(&mut *phase, Phase::GivenUp) {
             Phase::Done(result) => result,
             _ => {

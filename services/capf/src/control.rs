@@ -191,3 +191,95 @@ async fn add(
     });
     Ok(Response::Added { operation })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use casemate_audit::{AuditSettings, Auditor};
+
+    use super::*;
+    use crate::{
+        issuer::{IssueError, Issued, Issuer, Leaf},
+        records::Records,
+    };
+
+    struct NoIssuer;
+
+    impl Issuer for NoIssuer {
+        fn issue(&self, _: &Leaf) -> Result<Issued, IssueError> {
+            Err(IssueError::NotProvisioned)
+        }
+    }
+
+    struct Desk {
+        dir: tempfile::TempDir,
+        enrolment: Enrolment,
+        rights: Rights,
+    }
+
+    impl Desk {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("casemate.toml");
+            std::fs::write(&file, "[users]\nadmin = 100\nctlprovider = 200\ntftp = 300\n").unwrap();
+            let rights = Rights::of(&Config::load(&file).unwrap());
+            let trail =
+                AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("audit.jsonl") };
+            let auditor = Arc::new(Auditor::open("casemate-capf", &trail).unwrap());
+            let settings = CapfSettings::default();
+            let records = Records::open(&dir.path().join("capf.db"), settings.store).await.unwrap();
+            let enrolment = Enrolment::new(records, Arc::new(NoIssuer), auditor, settings.session, 1);
+            Self { dir, enrolment, rights }
+        }
+
+        async fn ask(&self, uid: u32, request: Request) -> Response {
+            answer(&self.enrolment, &CapfSettings::default(), &self.rights, request, Peer { uid, pid: 1 }).await
+        }
+
+        fn trail(&self) -> String {
+            std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap_or_default()
+        }
+    }
+
+    fn add(authentication: Authentication) -> Request {
+        Request::AddPhone { name: "SEP001122334455".parse().unwrap(), authentication, key: KeyAlgorithm::P256 }
+    }
+
+    #[tokio::test]
+    async fn operators_add_and_ctlprovider_reads_and_nobody_does_the_others_part() {
+        let desk = Desk::new().await;
+        let string = || Authentication::String(AuthenticationString::try_from("12345".to_owned()).unwrap());
+        let since = || Request::DevicesSince { sequence: 0, limit: 10 };
+        let list = || Request::ListPhones { after: None, limit: 10 };
+        for (uid, request) in
+            [(200, add(string())), (200, list()), (100, since()), (300, since()), (300, add(string()))]
+        {
+            assert!(matches!(desk.ask(uid, request).await, Response::Refused(_)));
+        }
+        assert_eq!(desk.trail().matches("CallerRefused").count(), 5);
+        assert_eq!(desk.ask(100, add(string())).await, Response::Added { operation: 1 });
+        assert_eq!(desk.ask(0, add(Authentication::NullString)).await, Response::Added { operation: 2 });
+        let Response::Devices(devices) = desk.ask(200, since()).await else { panic!() };
+        assert_eq!(devices.len(), 1);
+        assert_eq!((devices[0].mode, devices[0].sequence), (Some(Mode::NullString), 2));
+        let Response::Phones(phones) = desk.ask(100, list()).await else { panic!() };
+        let remaining = phones[0].expires.unwrap() - OffsetDateTime::now_utc().unix_timestamp();
+        assert!((23 * 3600..=24 * 3600).contains(&remaining));
+        assert!(!desk.trail().contains("12345\""), "no string in the trail");
+    }
+
+    #[test]
+    fn a_request_survives_the_frame_and_a_bad_name_or_string_does_not_get_through_it() {
+        let framing = casemate_runtime::control::FRAMING;
+        let request = add(Authentication::String(AuthenticationString::try_from("0123".to_owned()).unwrap()));
+        let frame = framing.encode(&request).unwrap();
+        assert_eq!(framing.decode::<Request>(&frame[4..]).unwrap(), request);
+        for (from, to) in [(&b"SEP0"[..], &b"../0"[..]), (b"0123", b"012x")] {
+            let mut bad = frame.clone();
+            let at = bad.windows(4).position(|window| window == from).unwrap();
+            bad[at..at + 4].copy_from_slice(to);
+            assert!(framing.decode::<Request>(&bad[4..]).is_err());
+        }
+    }
+}

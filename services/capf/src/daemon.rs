@@ -75,11 +75,12 @@ async fn run(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
             async move { answer(&enrolment, &settings, &rights, request, caller).await }
         })
     };
-    ready();
     tokio::select! {
-        () = phones => Ok(()),
-        () = expire(&enrolment, Duration::from_millis(settings.expiry_ms)) => Ok(()),
+        // In this order: the first poll binds the socket, and only then may anybody be told that we serve.
+        biased;
         outcome = operators => Ok(outcome?),
+        () = async { ready(); phones.await } => Ok(()),
+        () = expire(&enrolment, Duration::from_millis(settings.expiry_ms)) => Ok(()),
     }
 }
 

@@ -1,1 +1,65 @@
-//! Not written yet.
+//! `casemate`, the operator's command line. It holds no key and decides nothing: it asks the daemons over their sockets, where
+//! the kernel says who asks, and reads what they publish.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Every error is one line that says what to do.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod audit;
+mod error;
+mod hsm;
+mod identity;
+mod itl;
+mod json;
+mod node;
+mod phone;
+mod provision;
+mod selftest;
+mod table;
+mod text;
+
+use std::{ffi::OsString, io, process::ExitCode};
+
+use clap::Parser;
+
+use arguments::{
+    Arguments, AuditCommand, Command, HsmCommand, IdentityCommand, PhoneCommand, SelftestCommand, ShowCommand,
+};
+pub use error::ConsoleError;
+use node::Node;
+
+/// Where results go: standard output, or a test's buffer.
+type Out<'a> = &'a mut dyn io::Write;
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let outcome = match Arguments::try_parse_from(&given) {
+        Ok(arguments) => execute(&arguments, &mut io::stdout().lock()),
+        Err(error) => return arguments::explain(&error, &given),
+    };
+    match outcome {
+        // Whoever reads our output has seen enough.
+        Err(ConsoleError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("casemate: {}", casemate_runtime::daemon::chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+        Ok(()) => ExitCode::SUCCESS,
+    }
+}
+
+fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
+    let (node, json) = (Node::find(arguments)?, arguments.json);
+    match &arguments.command {
+        Command::Provision => provision::run(&node, json, out),
+        Command::Phone(PhoneCommand::Add(phone)) => phone::add(&node, phone, json, out),
+        Command::Phone(PhoneCommand::List) => phone::list(&node, json, out),
+        Command::Show(ShowCommand::Itl) => itl::show(&node, json, out),
+        Command::Selftest(SelftestCommand::Run) => selftest::run(&node, json, out),
+        Command::Selftest(SelftestCommand::Status) => selftest::status(&node, json, out),
+        Command::Hsm(HsmCommand::List) => hsm::list(&node, json, out),
+        Command::Audit(AuditCommand::Tail(tail)) => audit::tail(&node, tail, json, out),
+        Command::Identity(IdentityCommand::List) => identity::list(&node, json, out),
+    }
+}

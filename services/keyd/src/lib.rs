@@ -1,1 +1,30 @@
-//! Not written yet.
+//! The key broker: the only process that opens the token. It judges each message before it is signed, records it, and only
+//! then asks the token.
+//!
+//! [`Broker::handle`] is the whole of it without sockets: who asks, what is asked, what is answered.
+#![forbid(unsafe_code)]
+
+mod broker;
+mod error;
+mod generate;
+mod harden;
+pub mod judge;
+mod keys;
+pub mod policy;
+pub mod record;
+mod server;
+mod service;
+mod settings;
+mod sign;
+mod token;
+
+pub use broker::{Broker, Parts};
+pub use error::KeydError;
+pub use judge::JudgeLimits;
+pub use keys::Keys;
+pub use policy::{Grant, KeyPolicy};
+pub use record::{RecordFile, SignatureRecord, Sink};
+pub use server::Server;
+pub use service::serve;
+pub use settings::{ConnectionSettings, RecordSettings, Settings, TokenSetting, TokenSettings};
+pub use token::{LateStore, Patience};

@@ -79,8 +79,8 @@ impl KeyPolicy {
     /// # Errors
     /// [`KeydError::PolicyUnreadable`], [`KeydError::Policy`].
     pub fn load(path: &Path) -> Result<Self, KeydError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| KeydError::PolicyUnreadable { path: path.to_owned(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| KeydError::PolicyUnreadable { path: path.to_owned(), source })?;
         Self::parse(&text).map_err(|detail| KeydError::Policy { path: path.to_owned(), detail })
     }
 

@@ -1,4 +1,5 @@
 //! What the store promises its callers.
+#![allow(clippy::unwrap_used, clippy::panic)] // a helper that fails fails its test
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::packet::Options;
+
 /// Block size without negotiation (RFC 1350, 2).
 pub const DEFAULT_BLOCK: u16 = 512;
 
@@ -54,7 +56,7 @@ pub struct Agreed {
     /// Retransmission interval, where the client set one.
     pub timeout: Option<Duration>,
     /// What the option acknowledgment says; empty means that none is sent.
-    pub acknowledged: Vec<(Vec<u8>, Vec<u8>)>,
+    pub acknowledged: Options,
 }
 
 /// Answers the `options` of a read request for a file of `length` bytes. A block size over `largest` is answered with

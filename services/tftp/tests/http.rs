@@ -1,4 +1,6 @@
 //! HTTP and HTTPS over real sockets on the loopback interface, spoken by hand.
+// Clippy's exemption for tests does not reach the helpers beside them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{fs, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 

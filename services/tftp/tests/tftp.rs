@@ -1,6 +1,8 @@
 //! TFTP over real sockets on the loopback interface, with a client written for the test.
+// Clippy's exemption for tests does not reach the helpers beside them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{fs, net::SocketAddr, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use casemate_audit::{AuditSettings, Auditor};
 use casemate_runtime::{
@@ -9,7 +11,7 @@ use casemate_runtime::{
 };
 use casemate_tftp::{
     files::{CacheLimits, Files},
-    packet::{Direction, Packet, Request},
+    packet::{Direction, Options, Packet, Request},
     refusals::Refusals,
     settings::UdpSettings,
     udp::{Server, serve},
@@ -85,12 +87,7 @@ impl Lab {
         }
     }
 
-    async fn fetch(
-        &self,
-        name: &str,
-        options: &[(&str, &str)],
-        block_size: usize,
-    ) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+    async fn fetch(&self, name: &str, options: &[(&str, &str)], block_size: usize) -> (Vec<u8>, Options) {
         let socket = self.ask(name.as_bytes(), "octet", Direction::Read, options).await;
         let (mut content, mut agreed) = (Vec::new(), Vec::new());
         loop {
@@ -243,5 +240,4 @@ async fn garbage_is_audited_and_not_answered() {
     assert_eq!(lab.fetch("ITLFile.tlv", &[], 512).await.0, b"list");
     assert_eq!(lab.trail().matches("ProtocolRefused").count(), 4);
     assert!(timeout(Duration::from_millis(50), socket.recv(&mut [0; 600])).await.is_err());
-    assert!(Path::new(lab.folder.path()).exists());
 }

@@ -1,4 +1,6 @@
 //! A TVS connection over a pipe in memory, and once over TLS on the loopback interface.
+// Clippy's exemption for tests does not reach the helpers beside them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 

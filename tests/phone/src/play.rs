@@ -67,7 +67,7 @@ impl Player<'_> {
 
     fn trust_list(&mut self) -> Result<TrustList> {
         let start = Instant::now();
-        let known = self.state.list()?.map(|bytes| TrustList::read(&bytes)).transpose()?;
+        let known = self.state.known_list()?;
         let (name, file) = self.fetch_list()?;
         let list = TrustList::read(&file)?;
         let standing = list.standing(known.as_ref());

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{PhoneError, Result};
 use crate::identity::DeviceKey;
+use crate::trust::TrustList;
 
 const LIST: &str = "itl.tlv";
 const CONFIG: &str = "config.xml";
@@ -53,6 +54,15 @@ impl State {
     /// [`PhoneError::State`].
     pub fn list(&self) -> Result<Option<Vec<u8>>> {
         Ok(self.read(LIST)?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// The known trust list, read again: a list that no longer holds is not believed, nor forgotten.
+    ///
+    /// # Errors
+    /// [`PhoneError::State`]; [`PhoneError::StateContent`] when the file was changed.
+    pub fn known_list(&self) -> Result<Option<TrustList>> {
+        let Some(bytes) = self.list()? else { return Ok(None) };
+        TrustList::read(&bytes).map(Some).map_err(|_| self.content(LIST, "not the trust list that the phone kept"))
     }
 
     /// Keeps a trust list.

@@ -8,28 +8,28 @@ use std::{
 
 use casemate_hsm_pkcs11::{Pkcs11Settings, TokenName};
 
-pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
-pub const LABEL: &str = "conformance";
-pub const PIN: &str = "135790";
+pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub(crate) const LABEL: &str = "conformance";
+pub(crate) const PIN: &str = "135790";
 const SO_PIN: &str = "97531000";
 const FOLDER: &str = "CASEMATE_CONFORMANCE_FOLDER";
 
 /// A folder with a SoftHSM token, its PIN file and the state folder.
-pub struct Lab {
-    pub folder: PathBuf,
+pub(crate) struct Lab {
+    pub(crate) folder: PathBuf,
 }
 
 impl Lab {
-    pub fn settings(&self) -> Pkcs11Settings {
+    pub(crate) fn settings(&self) -> Pkcs11Settings {
         let token = TokenName::Label(LABEL.to_owned());
         Pkcs11Settings::new(MODULE.into(), token, self.folder.join("pin"), self.folder.join("state"))
     }
 
-    pub fn tokens(&self) -> PathBuf {
+    pub(crate) fn tokens(&self) -> PathBuf {
         self.folder.join("tokens")
     }
 
-    pub fn write_pin(&self, pin: &str) {
+    pub(crate) fn write_pin(&self, pin: &str) {
         let path = self.folder.join("pin");
         let _ = fs::remove_file(&path);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(path).unwrap();
@@ -37,32 +37,32 @@ impl Lab {
     }
 
     /// A command that uses this lab's token.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("SOFTHSM2_CONF", self.folder.join("softhsm2.conf")).env(FOLDER, &self.folder);
         command
     }
 
     /// Another program's view of the token.
-    pub fn pkcs11_tool(&self, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) fn pkcs11_tool(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command("pkcs11-tool");
         command.args(["--module", MODULE, "--token-label", LABEL]).args(arguments);
         let output = command.output().map_err(|error| format!("pkcs11-tool (package opensc): {error}"))?;
         checked("pkcs11-tool", &output)
     }
 
-    pub fn as_user(&self, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) fn as_user(&self, arguments: &[&str]) -> Result<String, String> {
         self.pkcs11_tool(&[&["--login", "--pin", PIN], arguments].concat())
     }
 
     /// Runs the probe as a process of its own; its last line.
-    pub fn probe(&self, settings: &Pkcs11Settings, arguments: &[&str]) -> String {
+    pub(crate) fn probe(&self, settings: &Pkcs11Settings, arguments: &[&str]) -> String {
         let output = self.probe_command(settings, arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines().last().unwrap_or_default().to_owned()
     }
 
-    pub fn probe_command(&self, settings: &Pkcs11Settings, arguments: &[&str]) -> Command {
+    pub(crate) fn probe_command(&self, settings: &Pkcs11Settings, arguments: &[&str]) -> Command {
         let path = self.folder.join("settings.json");
         fs::write(&path, serde_json::to_vec(settings).unwrap()).unwrap();
         let mut command = self.command(env!("CARGO_BIN_EXE_casemate-hsm-probe"));
@@ -82,7 +82,7 @@ fn checked(program: &str, output: &Output) -> Result<String, String> {
 
 /// Runs `body` in a process of its own with a fresh token. SoftHSM finds its configuration by an environment variable when it
 /// is initialised, which happens once a process; so each test calls itself again, by `name`, with the variable set.
-pub fn in_lab(name: &str, body: impl FnOnce(&Lab)) {
+pub(crate) fn in_lab(name: &str, body: impl FnOnce(&Lab)) {
     if let Some(folder) = env::var_os(FOLDER) {
         body(&Lab { folder: folder.into() });
         return;
@@ -111,7 +111,7 @@ fn set_up(lab: &Lab) {
     init_token(lab, LABEL);
 }
 
-pub fn init_token(lab: &Lab, label: &str) {
+pub(crate) fn init_token(lab: &Lab, label: &str) {
     let output = lab
         .command("softhsm2-util")
         .args(["--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", PIN])
@@ -121,6 +121,6 @@ pub fn init_token(lab: &Lab, label: &str) {
 }
 
 /// The one token folder.
-pub fn token_folder(tokens: &Path) -> PathBuf {
+pub(crate) fn token_folder(tokens: &Path) -> PathBuf {
     fs::read_dir(tokens).unwrap().next().unwrap().unwrap().path()
 }

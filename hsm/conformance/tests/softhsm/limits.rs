@@ -56,8 +56,7 @@ fn beyond_the_bound_of_hung_calls_the_token_is_busy_until_one_returns() {
         // A login needs 250 ms; a generation mostly more than this, and a quick one is tried again.
         settings.call_timeout_ms = 500;
         let store = Pkcs11Store::open(settings).unwrap();
-        let busy: usize = (2..8).map(|number| calls_refused_while_generating(&store, KeyId([number; 16]))).sum();
-        assert!(busy > 0);
+        assert!((2..8).any(|number| calls_refused_while_generating(&store, KeyId([number; 16])) > 0));
     });
 }
 

@@ -25,8 +25,11 @@ impl Rig for SoftHsm<'_> {
     }
 
     fn never_extractable(&self, id: KeyId) -> Result<bool, String> {
-        let listed = self.lab.as_user(&["--list-objects", "--type", "privkey", "--id", &id.to_string()])?;
-        let access = listed.lines().find(|line| line.contains("Access:")).ok_or("no access is listed")?;
+        // pkcs11-tool lists all keys, each as a block of indented lines.
+        let listed = self.lab.as_user(&["--list-objects", "--type", "privkey"])?;
+        let id = id.to_string();
+        let block = listed.split("Private Key Object").find(|block| block.contains(&id)).ok_or("it is not listed")?;
+        let access = block.lines().find(|line| line.contains("Access:")).ok_or("no access is listed")?;
         let words: Vec<&str> = access.split([':', ',']).map(str::trim).collect();
         Ok(["sensitive", "always sensitive", "never extractable", "local"].iter().all(|word| words.contains(word)))
     }

@@ -114,7 +114,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let bytes = message
             .encode()
             .ok_or_else(|| Refusal::Unavailable("a message over 65535 bytes: a defect of this build".into()))?;
-        let patience = if step == "end" { CLOSING } else { self.patience() };
+        let patience = if self.session.is_over() { CLOSING } else { self.patience() };
         let write = async {
             self.stream.write_all(&bytes).await?;
             self.stream.flush().await

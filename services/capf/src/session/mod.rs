@@ -17,7 +17,7 @@ pub use self::refusal::Refusal;
 use crate::{
     device::DeviceName,
     key::{self, VERSION},
-    protocol::{Command, Element, Message, Password, Reason},
+    protocol::{Command, Element, Message, Password, ProtocolError, Reason},
 };
 
 /// Elements by which a phone proves itself with a certificate that it has: SignedData, SudiData, Sha2SignedData.
@@ -121,6 +121,12 @@ impl Session {
     #[must_use]
     pub const fn is_generating(&self) -> bool {
         matches!(self.state, State::KeyGeneration { .. })
+    }
+
+    /// Whether nothing but the end is left to be sent.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
     }
 
     /// Takes what happened and says what to do now. After [`Action::End`] everything is ignored.
@@ -277,7 +283,7 @@ fn read_key(message: &Message, wanted: KeyAlgorithm, step: &'static str) -> Resu
     if facts.algorithm != wanted {
         return Err(Refusal::OtherKey { wanted, found: facts.algorithm });
     }
-    let request = message.encode().ok_or(Refusal::Lacks { command, element: "length" })?;
+    let request = message.encode().ok_or(ProtocolError::Cut)?;
     Ok((spki_der.clone(), request))
 }
 

@@ -27,15 +27,15 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-pub const PHONE: &str = "SEP001122334455";
-pub const STRING: &str = "12345";
+pub(crate) const PHONE: &str = "SEP001122334455";
+pub(crate) const STRING: &str = "12345";
 
 /// Signs with a key in memory; can be told to be out of reach.
-pub struct SoftwareIssuer {
+pub(crate) struct SoftwareIssuer {
     authority: Authority,
     key: KeyPair,
-    pub signatures: AtomicU32,
-    pub is_gone: AtomicBool,
+    pub(crate) signatures: AtomicU32,
+    pub(crate) is_gone: AtomicBool,
 }
 
 impl SoftwareIssuer {
@@ -58,19 +58,19 @@ impl Issuer for SoftwareIssuer {
     }
 }
 
-pub struct World {
-    pub dir: TempDir,
-    pub issuer: Arc<SoftwareIssuer>,
-    pub enrolment: Arc<Enrolment>,
-    pub records: Records,
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) issuer: Arc<SoftwareIssuer>,
+    pub(crate) enrolment: Arc<Enrolment>,
+    pub(crate) records: Records,
 }
 
 impl World {
-    pub async fn new(limits: SessionLimits) -> Self {
+    pub(crate) async fn new(limits: SessionLimits) -> Self {
         Self::with_store(limits, StoreSettings::default()).await
     }
 
-    pub async fn with_store(limits: SessionLimits, store: StoreSettings) -> Self {
+    pub(crate) async fn with_store(limits: SessionLimits, store: StoreSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let trail = AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("journal.jsonl") };
         let auditor = Arc::new(Auditor::open("casemate-capf", &trail).unwrap());
@@ -80,12 +80,12 @@ impl World {
         Self { dir, issuer, enrolment, records }
     }
 
-    pub async fn add(&self, string: Option<&str>, key: KeyAlgorithm) -> i64 {
+    pub(crate) async fn add(&self, string: Option<&str>, key: KeyAlgorithm) -> i64 {
         let new = NewOperation { device: name(), string: string.map(digits), key, lifetime: None };
         self.records.add(new, OffsetDateTime::now_utc()).await.unwrap()
     }
 
-    pub fn phone(&self) -> Phone {
+    pub(crate) fn phone(&self) -> Phone {
         let (ours, theirs) = duplex(64 * 1024);
         let enrolment = Arc::clone(&self.enrolment);
         tokio::spawn(async move { enrolment.converse(theirs, SocketAddr::from(([192, 0, 2, 1], 50000))).await });
@@ -93,36 +93,36 @@ impl World {
     }
 
     /// How many events of this name the trail has.
-    pub fn events(&self, name: &str) -> usize {
+    pub(crate) fn events(&self, name: &str) -> usize {
         let trail = std::fs::read_to_string(self.dir.path().join("journal.jsonl")).unwrap();
         trail.matches(&format!("\"CASEMATE_EVENT\":\"{name}\"")).count()
     }
 }
 
-pub fn name() -> DeviceName {
+pub(crate) fn name() -> DeviceName {
     PHONE.parse().unwrap()
 }
 
-pub fn digits(text: &str) -> AuthenticationString {
+pub(crate) fn digits(text: &str) -> AuthenticationString {
     AuthenticationString::try_from(text.to_owned()).unwrap()
 }
 
-pub fn p256() -> Vec<u8> {
+pub(crate) fn p256() -> Vec<u8> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().subject_public_key_info()
 }
 
 /// How a session ended for the phone: the reason code and the text with it.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Ended(pub u8, pub Option<String>);
+pub(crate) struct Ended(pub(crate) u8, pub(crate) Option<String>);
 
-pub struct Phone {
-    pub stream: DuplexStream,
+pub(crate) struct Phone {
+    pub(crate) stream: DuplexStream,
     decoder: Decoder,
     session: u32,
 }
 
 impl Phone {
-    pub async fn receive(&mut self) -> Option<Message> {
+    pub(crate) async fn receive(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.decoder.next_message().unwrap() {
                 self.session = message.session;
@@ -136,16 +136,16 @@ impl Phone {
         }
     }
 
-    pub fn encode(&self, command: Command, elements: Vec<Element>) -> Vec<u8> {
+    pub(crate) fn encode(&self, command: Command, elements: Vec<Element>) -> Vec<u8> {
         Message { command, session: self.session, elements }.encode().unwrap()
     }
 
-    pub async fn send(&mut self, command: Command, elements: Vec<Element>) {
+    pub(crate) async fn send(&mut self, command: Command, elements: Vec<Element>) {
         let bytes = self.encode(command, elements);
         let _ = self.stream.write_all(&bytes).await;
     }
 
-    pub fn hello_elements(string: Option<&str>) -> Vec<Element> {
+    pub(crate) fn hello_elements(string: Option<&str>) -> Vec<Element> {
         let mut elements =
             vec![Element::Reason(Reason::SUCCESS), Element::ProtocolVersion(3), Element::DeviceName(PHONE.into())];
         elements.extend(string.map(|text| Element::Password(Password::new(text.as_bytes()))));
@@ -153,14 +153,14 @@ impl Phone {
     }
 
     /// Reads the opening and says who it is; gives what the server answers.
-    pub async fn hello(&mut self, string: Option<&str>) -> Result<Message, Ended> {
+    pub(crate) async fn hello(&mut self, string: Option<&str>) -> Result<Message, Ended> {
         let opening = self.receive().await.expect("the server speaks first");
         assert_eq!(opening.command, Command::AuthRequest);
         self.send(Command::AuthResponse, Self::hello_elements(string)).await;
         self.answer().await
     }
 
-    pub async fn answer(&mut self) -> Result<Message, Ended> {
+    pub(crate) async fn answer(&mut self) -> Result<Message, Ended> {
         let message = self.receive().await.expect("an answer");
         if message.command != Command::EndSession {
             return Ok(message);
@@ -172,20 +172,20 @@ impl Phone {
     }
 
     /// Sends the key and gives the certificate.
-    pub async fn certify(&mut self, spki: &[u8]) -> Result<Vec<u8>, Ended> {
+    pub(crate) async fn certify(&mut self, spki: &[u8]) -> Result<Vec<u8>, Ended> {
         self.send(Command::KeyGenResponse, vec![Element::PublicKey(spki.to_vec())]).await;
         let store = self.answer().await?;
         assert_eq!(store.command, Command::StoreCertRequest);
         Ok(store.find(|e| if let Element::Certificate { der, .. } = e { Some(der.clone()) } else { None }).unwrap())
     }
 
-    pub async fn confirm(&mut self) -> Ended {
+    pub(crate) async fn confirm(&mut self) -> Ended {
         self.send(Command::StoreCertResponse, vec![Element::Reason(Reason::SUCCESS)]).await;
         self.answer().await.unwrap_err()
     }
 
     /// The whole of it.
-    pub async fn enrol(mut self, string: Option<&str>, spki: &[u8]) -> Result<Vec<u8>, Ended> {
+    pub(crate) async fn enrol(mut self, string: Option<&str>, spki: &[u8]) -> Result<Vec<u8>, Ended> {
         self.hello(string).await?;
         let der = self.certify(spki).await?;
         assert_eq!(self.confirm().await, Ended(1, None));
@@ -193,11 +193,11 @@ impl Phone {
     }
 }
 
-pub fn quick() -> SessionLimits {
+pub(crate) fn quick() -> SessionLimits {
     SessionLimits { step_ms: 200, key_generation_ms: 400, ..SessionLimits::default() }
 }
 
-pub async fn soon(condition: impl Fn() -> bool) {
+pub(crate) async fn soon(condition: impl Fn() -> bool) {
     for _ in 0..200 {
         if condition() {
             return;

@@ -11,7 +11,7 @@ use super::{Judged, Known, Unfit};
 pub(super) fn self_signed(message: &[u8], known: &Known<'_>) -> Result<Judged, Unfit> {
     let tbs = TbsFacts::parse(message)?;
     check_self_signature(&tbs, known.spki, known.role)?;
-    Ok(Judged { object: object(&tbs), identity: Some(tbs.subject_der) })
+    Ok(Judged { object: object(&tbs), identity: Some(tbs) })
 }
 
 /// A request for an identity's certificate by another authority.
@@ -24,15 +24,15 @@ pub(super) fn request(message: &[u8], known: &Known<'_>) -> Result<Judged, Unfit
 /// A phone's certificate. The issuer is what this key itself was certified as, not what the caller says it was.
 pub(super) fn device(message: &[u8], device: &str, operation: i64, known: &Known<'_>) -> Result<Judged, Unfit> {
     let tbs = TbsFacts::parse(message)?;
-    let named = known.subjects.iter().find(|subject| **subject == tbs.issuer_der).or(known.subjects.last());
+    let own = known.certificates;
+    let named = own.iter().rfind(|certificate| certificate.subject_der == tbs.issuer_der).or(own.last());
     let expected = DeviceExpectations {
-        issuer_subject_der: named.ok_or(Unfit::NoIssuer { role: known.role })?,
+        issuer: named.ok_or(Unfit::NoIssuer { role: known.role })?,
         device,
         max_validity: Duration::days(known.limits.device_validity_days.into()),
         now: known.now,
         start_tolerance: Duration::hours(known.limits.device_start_hours.into()),
         forbidden_spkis: &known.identities.spkis,
-        ca_spki: known.spki,
     };
     check_device_certificate(&tbs, &expected)?;
     Ok(Judged::of(format!("{} for {device}, operation {operation}", object(&tbs))))

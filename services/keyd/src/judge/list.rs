@@ -33,10 +33,12 @@ pub(super) fn file(message: &[u8], asked: &str, known: &Known<'_>) -> Result<Jud
 fn check_signer(list: &TrustList, known: &Known<'_>) -> Result<(), Unfit> {
     let signer = list.signer();
     let other = || Unfit::OtherSigner { found: signer.subject.clone(), role: known.role };
-    let mut named = list.records().iter().filter(|record| {
-        record.role == Role::Sast && record.serial == signer.serial && record.issuer == signer.issuer
-    });
-    let own = |record: &Record| CertificateFacts::parse(&record.certificate).is_ok_and(|facts| facts.spki_der == known.spki);
+    let mut named = list
+        .records()
+        .iter()
+        .filter(|record| record.role == Role::Sast && record.serial == signer.serial && record.issuer == signer.issuer);
+    let own =
+        |record: &Record| CertificateFacts::parse(&record.certificate).is_ok_and(|facts| facts.spki_der == known.spki);
     match (named.next(), named.next()) {
         (Some(record), None) if own(record) => Ok(()),
         _ => Err(other()),

@@ -10,7 +10,7 @@ mod tls;
 use casemate_hsm_api::{KeyAlgorithm, KeyRole, SignatureScheme};
 use casemate_keyring::{MESSAGE_LIMIT, Purpose};
 use casemate_phonefile::{Limits, PhoneFileError};
-use casemate_pki::PkiError;
+use casemate_pki::{CertificateFacts, PkiError, TbsFacts};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
@@ -62,8 +62,8 @@ pub struct Known<'a> {
     pub algorithm: KeyAlgorithm,
     /// Its `SubjectPublicKeyInfo`.
     pub spki: &'a [u8],
-    /// DER subjects of the certificates that it signed for itself.
-    pub subjects: &'a [Vec<u8>],
+    /// The certificates that it signed for itself, newest last.
+    pub certificates: &'a [CertificateFacts],
     /// Every key of ours.
     pub identities: &'a Identities,
     /// Limits.
@@ -77,8 +77,8 @@ pub struct Known<'a> {
 pub struct Judged {
     /// What it is, on one line, for the audit trail.
     pub object: String,
-    /// The DER subject, of an identity's own certificate.
-    pub identity: Option<Vec<u8>>,
+    /// An identity's own certificate.
+    pub identity: Option<TbsFacts>,
 }
 
 impl Judged {
@@ -149,7 +149,9 @@ pub enum Unfit {
         role: KeyRole,
     },
     /// A record makes phones trust a key that is none of ours, or not for that.
-    #[error("the list makes phones trust {subject:?} as {function}, which is not for any key of this node in that part")]
+    #[error(
+        "the list makes phones trust {subject:?} as {function}, which is not for any key of this node in that part"
+    )]
     Record {
         /// Subject of the record's certificate.
         subject: String,
@@ -252,7 +254,7 @@ mod tests {
                 role: KeyRole::CallManager,
                 algorithm: KeyAlgorithm::Rsa2048,
                 spki: &[],
-                subjects: &[vec![0x30, 0]],
+                certificates: &[],
                 identities: &identities,
                 limits: &JudgeLimits::default(),
                 now: OffsetDateTime::UNIX_EPOCH,

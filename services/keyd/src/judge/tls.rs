@@ -76,7 +76,8 @@ mod tests {
             message
         };
         let longer = [tls12(23, 65), vec![0]].concat();
-        for message in [vec![], tls13(0), tls13(64), client, compressed, longer, tls12(23, 97), tls12(29, 32), vec![0x30; 300]]
+        for message in
+            [vec![], tls13(0), tls13(64), client, compressed, longer, tls12(23, 97), tls12(29, 32), vec![0x30; 300]]
         {
             assert!(judge(&message, PSS).is_err(), "{} bytes", message.len());
         }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use casemate_hsm_api::{KeyId, KeyRole};
+use casemate_pki::TbsFacts;
 use casemate_store::StoreSettings;
-pub(crate) use records::{Recorded, backup, fingerprint};
 use records::Records;
+pub(crate) use records::{Recorded, backup, fingerprint};
 
 use crate::{KeydError, judge::Identities};
 
@@ -91,14 +92,10 @@ impl Keys {
         Ok(made)
     }
 
-    /// Commits a subject of the key of `role`, unless it is its newest already.
-    pub(crate) fn add_subject(&self, role: KeyRole, subject: Vec<u8>) -> Result<(), KeydError> {
+    /// Commits a certificate that the key of `role` is about to sign for itself.
+    pub(crate) fn add_certificate(&self, role: KeyRole, tbs: TbsFacts) -> Result<(), KeydError> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.view().get(role).is_some_and(|key| key.subjects.last() == Some(&subject));
-        if known {
-            return Ok(());
-        }
-        self.records.add_subject(role, subject)?;
+        self.committed(self.records.add_certificate(role, tbs))?;
         self.load()
     }
 
@@ -113,9 +110,9 @@ impl Keys {
     }
 
     fn replace(&self, key: Recorded) {
-        let view = self.view();
-        let others = view.keys.values().filter(|other| other.role != key.role).map(Arc::clone);
-        self.show(View::of(others.chain([Arc::new(key)])));
+        let mut keys = self.view().keys.clone();
+        keys.insert(key.role, Arc::new(key));
+        self.show(View::of(keys.into_values()));
     }
 
     fn show(&self, view: View) {
@@ -138,11 +135,11 @@ mod tests {
 
     fn key(role: KeyRole) -> Recorded {
         let spec = KeySpec { algorithm: KeyAlgorithm::P384, backup: Backup::Wrapped };
-        Recorded { role, id: new_id(role).unwrap(), token: "T".into(), spec, spki: None, subjects: Vec::new() }
+        Recorded { role, id: new_id(role).unwrap(), token: "T".into(), spec, spki: None, certificates: Vec::new() }
     }
 
     #[test]
-    fn what_was_committed_is_read_back_and_only_the_newest_subjects_are_kept() {
+    fn what_was_committed_is_read_back_and_never_changed() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys.db");
@@ -153,16 +150,12 @@ mod tests {
         assert!(keys.intend(key(KeyRole::Capf)).is_err(), "a second intent for a role");
         let made = keys.made(&intent, vec![1, 2]).unwrap();
         assert!(keys.made(&intent, vec![3]).is_err(), "a made key is never changed");
-        for subject in [1, 2, 3, 4, 5, 6, 7, 8, 9, 2] {
-            keys.add_subject(KeyRole::Capf, vec![subject]).unwrap();
-        }
         let again = open();
         assert!(again.view().get(KeyRole::Capf).is_none());
         again.load().unwrap();
         let view = again.view();
         let read = view.get(KeyRole::Capf).unwrap();
         assert_eq!((read.id, &read.token, read.spec, &read.spki), (made.id, &made.token, made.spec, &made.spki));
-        assert_eq!(read.subjects, [[3], [4], [5], [6], [7], [8], [9], [2]]);
         assert_eq!(view.made().count(), 1);
     }
 }

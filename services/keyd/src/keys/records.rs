@@ -3,6 +3,7 @@ use std::{path::Path, sync::Arc};
 use aws_lc_rs::digest::{SHA256, digest};
 use casemate_hsm_api::{Backup, KeyAlgorithm, KeyId, KeyRole, KeySpec};
 use casemate_keyring::KeyRecord;
+use casemate_pki::{CertificateFacts, TbsFacts};
 use casemate_store::{
     Migration, Store, StoreError, StoreSettings,
     sqlx::{self, SqliteConnection},
@@ -11,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::KeydError;
 
-/// How many subjects are remembered of one key: the ones before were replaced more than so many times.
+/// Under how many subjects one key may be known at a time; older ones are forgotten.
 const SUBJECTS: i64 = 8;
 
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -27,11 +28,12 @@ const MIGRATIONS: &[Migration] = &[Migration {
             backup    TEXT NOT NULL,
             spki      BLOB
         ) STRICT;
-        -- DER subjects of the certificates that a key signed for itself.
-        CREATE TABLE subjects (
+        -- TBSCertificates that a key signed for itself, the newest of each subject.
+        CREATE TABLE certificates (
             number  INTEGER PRIMARY KEY,
             role    TEXT NOT NULL REFERENCES keys (role),
             subject BLOB NOT NULL,
+            tbs     BLOB NOT NULL,
             UNIQUE (role, subject)
         ) STRICT;",
 }];
@@ -46,8 +48,8 @@ pub(crate) struct Recorded {
     pub(crate) spec: KeySpec,
     /// The public half; nothing while it is being made.
     pub(crate) spki: Option<Vec<u8>>,
-    /// Newest last.
-    pub(crate) subjects: Vec<Vec<u8>>,
+    /// What it was certified as by itself, newest last.
+    pub(crate) certificates: Vec<CertificateFacts>,
 }
 
 impl Recorded {
@@ -84,22 +86,26 @@ impl Records {
     }
 
     pub(crate) fn all(&self) -> Result<Vec<Arc<Recorded>>, KeydError> {
-        let (keys, subjects) = self.runtime.block_on(async {
-            let keys: Vec<KeyRow> = sqlx::query_as("SELECT role, key_id, token, algorithm, backup, spki FROM keys")
-                .fetch_all(self.store.readers())
-                .await?;
-            let subjects: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT role, subject FROM subjects ORDER BY number")
-                .fetch_all(self.store.readers())
-                .await?;
-            Ok::<_, sqlx::Error>((keys, subjects))
-        })
-        .map_err(StoreError::from)?;
-        keys.into_iter().map(|row| recorded(row, &subjects).map(Arc::new)).collect()
+        let (keys, certificates) = self
+            .runtime
+            .block_on(async {
+                let keys: Vec<KeyRow> = sqlx::query_as("SELECT role, key_id, token, algorithm, backup, spki FROM keys")
+                    .fetch_all(self.store.readers())
+                    .await?;
+                let certificates: Vec<(String, Vec<u8>)> =
+                    sqlx::query_as("SELECT role, tbs FROM certificates ORDER BY number")
+                        .fetch_all(self.store.readers())
+                        .await?;
+                Ok::<_, sqlx::Error>((keys, certificates))
+            })
+            .map_err(StoreError::from)?;
+        keys.into_iter().map(|row| recorded(row, &certificates).map(Arc::new)).collect()
     }
 
     /// Writes down which key is about to be made.
     pub(crate) fn intend(&self, key: &Recorded) -> Result<(), KeydError> {
-        let row = (key.role.name(), key.id.to_string(), key.token.clone(), key.spec.algorithm.to_string(), backup(key.spec));
+        let row =
+            (key.role.name(), key.id.to_string(), key.token.clone(), key.spec.algorithm.to_string(), backup(key.spec));
         self.write(move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO keys (role, key_id, token, algorithm, backup) VALUES (?, ?, ?, ?, ?)")
@@ -130,18 +136,19 @@ impl Records {
         })
     }
 
-    /// Remembers a subject of the key of `role`, as its newest, and forgets the oldest where there are too many.
-    pub(crate) fn add_subject(&self, role: KeyRole, subject: Vec<u8>) -> Result<(), KeydError> {
+    /// Remembers a certificate of the key of `role` by itself, in the place of an older one with its subject.
+    pub(crate) fn add_certificate(&self, role: KeyRole, tbs: TbsFacts) -> Result<(), KeydError> {
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT OR REPLACE INTO subjects (role, subject) VALUES (?, ?)")
+                sqlx::query("INSERT OR REPLACE INTO certificates (role, subject, tbs) VALUES (?, ?, ?)")
                     .bind(role.name())
-                    .bind(subject)
+                    .bind(tbs.subject_der)
+                    .bind(tbs.der)
                     .execute(&mut *connection)
                     .await?;
                 sqlx::query(
-                    "DELETE FROM subjects WHERE role = ?1 AND number NOT IN
-                     (SELECT number FROM subjects WHERE role = ?1 ORDER BY number DESC LIMIT ?2)",
+                    "DELETE FROM certificates WHERE role = ?1 AND number NOT IN
+                     (SELECT number FROM certificates WHERE role = ?1 ORDER BY number DESC LIMIT ?2)",
                 )
                 .bind(role.name())
                 .bind(SUBJECTS)
@@ -162,7 +169,10 @@ impl Records {
 
 type KeyRow = (String, String, String, String, String, Option<Vec<u8>>);
 
-fn recorded((role, id, token, algorithm, backup, spki): KeyRow, subjects: &[(String, Vec<u8>)]) -> Result<Recorded, KeydError> {
+fn recorded(
+    (role, id, token, algorithm, backup, spki): KeyRow,
+    certificates: &[(String, Vec<u8>)],
+) -> Result<Recorded, KeydError> {
     let damaged = |detail| KeydError::RecordDamaged { role: role.clone(), detail };
     let algorithm = KeyAlgorithm::ALL.into_iter().find(|known| known.to_string() == algorithm);
     let backup = match &*backup {
@@ -170,14 +180,38 @@ fn recorded((role, id, token, algorithm, backup, spki): KeyRow, subjects: &[(Str
         "wrapped" => Backup::Wrapped,
         _ => return Err(damaged("backup")),
     };
+    let own = certificates.iter().filter(|(of, _)| *of == role);
+    let own = own.map(|(_, tbs)| TbsFacts::parse(tbs).map(unsigned)).collect::<Result<_, _>>();
     Ok(Recorded {
         role: role.parse().map_err(|_| damaged("role"))?,
         id: KeyId::from_hex(&id).ok_or_else(|| damaged("key id"))?,
         token,
         spec: KeySpec { algorithm: algorithm.ok_or_else(|| damaged("algorithm"))?, backup },
         spki,
-        subjects: subjects.iter().filter(|(of, _)| *of == role).map(|(_, subject)| subject.clone()).collect(),
+        certificates: own.map_err(|_| damaged("certificate"))?,
     })
+}
+
+/// The certificate of which `tbs` is the signed part. Its signature was made after it was recorded, and nobody here looks at it.
+pub(super) fn unsigned(tbs: TbsFacts) -> CertificateFacts {
+    CertificateFacts {
+        der: tbs.der,
+        serial: tbs.serial,
+        subject: tbs.subject,
+        subject_der: tbs.subject_der,
+        common_names: tbs.common_names,
+        issuer: tbs.issuer,
+        issuer_der: tbs.issuer_der,
+        spki_der: tbs.spki_der,
+        public_key: tbs.public_key,
+        signature_algorithm: tbs.signature_algorithm,
+        signature: Vec::new(),
+        not_before: tbs.not_before,
+        not_after: tbs.not_after,
+        is_ca: tbs.extensions.basic_constraints.is_some_and(|constraints| constraints.ca),
+        extensions: tbs.extensions,
+        sha256: [0; 32],
+    }
 }
 
 /// As recorded and audited.

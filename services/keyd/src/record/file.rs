@@ -142,7 +142,10 @@ mod tests {
             file.write_durably(line).unwrap();
         }
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
-        assert_eq!((read("record.jsonl"), read("record.jsonl.1"), read("record.jsonl.2")), ("fou\n".into(), "thr\n".into(), "two\n".into()));
+        assert_eq!(
+            (read("record.jsonl"), read("record.jsonl.1"), read("record.jsonl.2")),
+            ("fou\n".into(), "thr\n".into(), "two\n".into())
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 

@@ -1,10 +1,12 @@
 use std::sync::OnceLock;
 
-use casemate_hsm_api::{HsmError, KeyId, KeySpec, KeyState, KeyStore, PublicKey, SignatureScheme, StoredKey, TokenInfo};
+use casemate_hsm_api::{
+    HsmError, KeyId, KeySpec, KeyState, KeyStore, PublicKey, SignatureScheme, StoredKey, TokenInfo,
+};
 use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Settings, Pkcs11Store};
 
 /// A token that may not be there yet: [`KeyStore::reconnect`] opens it.
-pub(crate) struct LateStore {
+pub struct LateStore {
     settings: Pkcs11Settings,
     store: OnceLock<Pkcs11Store>,
 }
@@ -15,7 +17,7 @@ impl LateStore {
     /// # Errors
     /// What waiting does not help: everything but what the token itself said. That comes again from
     /// [`KeyStore::reconnect`].
-    pub(crate) fn open(settings: Pkcs11Settings) -> Result<Self, Pkcs11Error> {
+    pub fn open(settings: Pkcs11Settings) -> Result<Self, Pkcs11Error> {
         let late = Self { settings, store: OnceLock::new() };
         match late.try_open() {
             Ok(()) | Err(Pkcs11Error::Hsm(_)) => Ok(late),

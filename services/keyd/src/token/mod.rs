@@ -16,7 +16,7 @@ use casemate_hsm_api::{HsmError, KeyRole, KeyStore, TokenInfo};
 use casemate_hsm_pkcs11::Backoff;
 use casemate_keyring::{BrokerState, Refusal};
 use casemate_runtime::publish::Stamp;
-pub(crate) use late::LateStore;
+pub use late::LateStore;
 use test::Found;
 
 use crate::keys::{Keys, View, fingerprint};
@@ -185,7 +185,8 @@ impl Token {
     pub(crate) fn note(&self, error: &HsmError, served: &Arc<Serving>) {
         let current = matches!(&*self.standing(), Standing::Serving(now) if now.serial == served.serial);
         // Busy is load, not absence.
-        let ends = !matches!(error, HsmError::Busy { .. }) && (error.is_absence() || error.is_error_state() || is_pin(error));
+        let ends =
+            !matches!(error, HsmError::Busy { .. }) && (error.is_absence() || error.is_error_state() || is_pin(error));
         if error.is_error_state() || (current && ends) {
             self.leave(error, self.pin_stamp());
         }

@@ -82,6 +82,10 @@ impl Transfer<'_> {
         }
     }
 
+    fn timed_out(&self) -> PhoneError {
+        PhoneError::TimedOut { service: self.endpoint.service }
+    }
+
     fn send(&self, packet: &[u8]) -> Result<()> {
         let to = self.peer.unwrap_or(self.server);
         self.socket.send_to(packet, to).map(drop).map_err(|error| self.endpoint.failed(error))
@@ -94,8 +98,8 @@ impl Transfer<'_> {
         let mut wait_until = Instant::now() + self.options.wait;
         loop {
             let now = Instant::now();
-            if now >= self.deadline || repeats > self.options.repeats {
-                return Err(PhoneError::TimedOut { service: self.endpoint.service });
+            if now >= self.deadline {
+                return Err(self.timed_out());
             }
             let left = wait_until.min(self.deadline).saturating_duration_since(now).max(Duration::from_millis(1));
             self.socket.set_read_timeout(Some(left)).map_err(|error| self.endpoint.failed(error))?;
@@ -107,6 +111,9 @@ impl Transfer<'_> {
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                     if Instant::now() >= wait_until {
+                        if repeats == self.options.repeats {
+                            return Err(self.timed_out());
+                        }
                         self.send(last)?;
                         repeats += 1;
                         wait_until = Instant::now() + self.options.wait;

@@ -1,38 +1,33 @@
 //! Just enough of a cluster to see what the phone does with it. None of it is the servers' code.
 
-pub mod capf;
-pub mod cluster;
-pub mod files;
-pub mod serve;
+pub(crate) mod capf;
+pub(crate) mod cluster;
+pub(crate) mod files;
+pub(crate) mod serve;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{RSA_PKCS1_SHA512, RsaKeyPair};
 use casemate_phone::tlv::minimal;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, SerialNumber, SignatureAlgorithm,
-    SubjectPublicKeyInfo,
+    PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, SerialNumber, SignatureAlgorithm, SubjectPublicKeyInfo,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A name with a key and a self-signed certificate.
-pub struct Identity {
-    pub name: String,
-    pub key: KeyPair,
-    pub certificate: Vec<u8>,
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    pub(crate) key: KeyPair,
+    pub(crate) certificate: Vec<u8>,
 }
 
 impl Identity {
-    pub fn rsa(name: &str) -> Self {
+    pub(crate) fn rsa(name: &str) -> Self {
         Self::new(name, &PKCS_RSA_SHA256)
     }
 
-    pub fn ec(name: &str) -> Self {
+    pub(crate) fn ec(name: &str) -> Self {
         Self::new(name, &PKCS_ECDSA_P384_SHA384)
-    }
-
-    pub fn p256(name: &str) -> Self {
-        Self::new(name, &PKCS_ECDSA_P256_SHA256)
     }
 
     fn new(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
@@ -48,23 +43,23 @@ impl Identity {
     }
 
     /// PKCS#1 v1.5 with SHA-512, as files are signed.
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         let pair = RsaKeyPair::from_pkcs8(self.key.serialized_der()).unwrap();
         let mut signature = vec![0; pair.public_modulus_len()];
         pair.sign(&RSA_PKCS1_SHA512, &SystemRandom::new(), message, &mut signature).unwrap();
         signature
     }
 
-    pub fn serial(&self) -> Vec<u8> {
+    pub(crate) fn serial(&self) -> Vec<u8> {
         minimal(self.parsed().raw_serial()).to_vec()
     }
 
-    pub fn public_key(&self) -> Vec<u8> {
+    pub(crate) fn public_key(&self) -> Vec<u8> {
         self.parsed().public_key().subject_public_key.data.to_vec()
     }
 
     /// The text form that lists use.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("CN={}", self.name)
     }
 
@@ -73,7 +68,7 @@ impl Identity {
     }
 
     /// Issues a certificate over `spki`, in the name of `issuer`, with this key.
-    pub fn issue(&self, issuer: &str, params: &CertificateParams, spki: &[u8]) -> Vec<u8> {
+    pub(crate) fn issue(&self, issuer: &str, params: &CertificateParams, spki: &[u8]) -> Vec<u8> {
         let mut issuer_params = CertificateParams::default();
         issuer_params.distinguished_name = common_name(issuer);
         let issuer = Issuer::from_params(&issuer_params, &self.key);
@@ -82,7 +77,7 @@ impl Identity {
 }
 
 /// What a right LSC for `device` says.
-pub fn lsc_params(device: &str) -> CertificateParams {
+pub(crate) fn lsc_params(device: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name(device);
     params.is_ca = IsCa::ExplicitNoCa;
@@ -91,7 +86,7 @@ pub fn lsc_params(device: &str) -> CertificateParams {
     params
 }
 
-pub fn common_name(name: &str) -> DistinguishedName {
+pub(crate) fn common_name(name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, name);
     subject

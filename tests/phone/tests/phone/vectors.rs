@@ -29,7 +29,7 @@ fn the_sample_list_is_read_and_verifies() {
     let capf = list.with_role(Role::Capf).next().unwrap();
     assert_eq!(capf.certificate, certificate(include_bytes!("../vectors/capf.crt")));
     assert_eq!((capf.subject.as_str(), capf.key_kind), ("CN=capf,O=Lab,OU=Lab", KeyKind::Rsa(2048)));
-    assert_eq!(list.with_role(Role::Tftp).next().unwrap().key_kind, KeyKind::Ec(256));
+    assert_eq!(list.with_role(Role::Tftp).next().unwrap().key_kind, KeyKind::Ec(384));
     assert_eq!(list.standing(None), Standing::FirstUse);
     assert_eq!(list.standing(Some(&list)), Standing::KnownSigner);
 }

@@ -1,6 +1,7 @@
 //! A CAPF that plays the install flow and can do each of its steps wrongly.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use casemate_phone::capf::Command;
@@ -11,19 +12,19 @@ use super::serve::{Tls, tls};
 use super::{Identity, lsc_params};
 
 /// What this CAPF does. The default does everything right for a key of RSA-2048.
-pub struct Script {
-    pub key_request: Vec<(u8, Vec<u8>)>,
+pub(crate) struct Script {
+    pub(crate) key_request: Vec<(u8, Vec<u8>)>,
     /// The common name and everything else of the certificate.
-    pub params: CertificateParams,
+    pub(crate) params: CertificateParams,
     /// In how many writes the first message goes out.
-    pub writes: usize,
+    pub(crate) writes: usize,
     /// Closes after it sent the certificate, without waiting for the answer.
-    pub dies_after_delivery: bool,
-    pub final_reason: u8,
+    pub(crate) dies_after_delivery: bool,
+    pub(crate) final_reason: u8,
 }
 
 impl Script {
-    pub fn new(device: &str) -> Self {
+    pub(crate) fn new(device: &str) -> Self {
         Self {
             key_request: vec![(tag::KEY_SIZE, 2048_u16.to_be_bytes().to_vec()), (tag::KEY_TYPE, vec![0])],
             params: lsc_params(device),
@@ -35,13 +36,16 @@ impl Script {
 }
 
 /// Serves each session by the script that `next` gives; what the phone sends is told to the receiver.
-pub fn serve(identity: Identity, mut next: impl FnMut() -> Script + Send + 'static) -> (u16, Receiver<Message>) {
+pub(crate) fn serve(
+    identity: Arc<Identity>,
+    mut next: impl FnMut() -> Script + Send + 'static,
+) -> (u16, Receiver<Message>) {
     let (told, heard) = channel();
     let mut session = 100;
-    let shown = Identity { key: clone_key(&identity), certificate: identity.certificate.clone(), ..identity };
-    let port = tls(&identity_of(&shown), move |stream| {
+    let port = tls(&Arc::clone(&identity), move |stream| {
         session += 1;
-        let _ = play(stream, session, &shown, &next(), &told);
+        // A phone that leaves early is what some tests are about.
+        let _ = play(stream, session, &identity, &next(), &told);
     });
     (port, heard)
 }
@@ -57,9 +61,10 @@ fn play(stream: &mut Tls, session: u32, capf: &Identity, script: &Script, told: 
         }
     }
     hear(stream, told)?;
-    let request = script.key_request.iter().fold(message(Command::KeyGenRequest), |message, (tag, value)| {
-        message.with(*tag, value.clone())
-    });
+    let request = script
+        .key_request
+        .iter()
+        .fold(message(Command::KeyGenRequest), |message, (tag, value)| message.with(*tag, value.clone()));
     say(stream, &request)?;
     let mut answer = hear(stream, told)?;
     while answer.command == Command::RequestInProgress {
@@ -91,17 +96,5 @@ fn hear(stream: &mut Tls, told: &Sender<Message>) -> Option<Message> {
             let _ = told.send(message.clone());
             return Some(message);
         }
-    }
-}
-
-fn clone_key(identity: &Identity) -> rcgen::KeyPair {
-    rcgen::KeyPair::try_from(identity.key.serialized_der()).unwrap()
-}
-
-fn identity_of(identity: &Identity) -> Identity {
-    Identity {
-        name: identity.name.clone(),
-        key: clone_key(identity),
-        certificate: identity.certificate.clone(),
     }
 }

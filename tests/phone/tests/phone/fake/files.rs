@@ -2,35 +2,35 @@
 
 use super::Identity;
 
-pub const SAST: u16 = 0;
-pub const CCM: u16 = 1;
-pub const CCM_TFTP: u16 = 2;
-pub const TFTP: u16 = 3;
-pub const CAPF: u16 = 4;
-pub const TVS: u16 = 21;
+pub(crate) const SAST: u16 = 0;
+pub(crate) const CCM: u16 = 1;
+pub(crate) const CCM_TFTP: u16 = 2;
+pub(crate) const TFTP: u16 = 3;
+pub(crate) const CAPF: u16 = 4;
+pub(crate) const TVS: u16 = 21;
 
-/// What goes into a header. `edit` changes the signed bytes of a record or header before signing.
-pub struct File<'a> {
-    pub version: [u8; 2],
-    pub signer_version: Option<[u8; 2]>,
-    pub digest: u8,
-    pub name: &'a str,
-    pub signer: &'a Identity,
-    pub body: Vec<u8>,
+/// What goes into a header.
+pub(crate) struct File<'a> {
+    pub(crate) version: [u8; 2],
+    pub(crate) signer_version: Option<[u8; 2]>,
+    pub(crate) digest: u8,
+    pub(crate) name: &'a str,
+    pub(crate) signer: &'a Identity,
+    pub(crate) body: Vec<u8>,
 }
 
 impl<'a> File<'a> {
-    pub fn list(signer: &'a Identity, records: &[(u16, &Identity)]) -> Self {
+    pub(crate) fn list(signer: &'a Identity, records: &[(u16, &Identity)]) -> Self {
         let body = records.iter().flat_map(|(role, identity)| record(*role, identity)).collect();
         Self { version: [1, 2], signer_version: Some([1, 1]), digest: 3, name: "ITLFile.tlv", signer, body }
     }
 
-    pub fn signed(signer: &'a Identity, name: &'a str, body: &[u8]) -> Self {
+    pub(crate) fn signed(signer: &'a Identity, name: &'a str, body: &[u8]) -> Self {
         Self { version: [1, 0], signer_version: None, digest: 3, name, signer, body: body.to_vec() }
     }
 
     /// The file, signed.
-    pub fn write(&self) -> Vec<u8> {
+    pub(crate) fn write(&self) -> Vec<u8> {
         const SIGNATURE: usize = 3 + 256;
         let text = self.signer.text();
         let signer = [element(4, &nul(&text)), element(5, &self.signer.serial()), element(6, &nul(&text))].concat();
@@ -40,7 +40,7 @@ impl<'a> File<'a> {
         let before = [signer_version, element(3, &signer), element(7, &info)].concat();
         let mut after = [element(14, &nul(self.name)), element(15, &1_700_000_000_u32.to_be_bytes())].concat();
         let start = 5 + 5;
-        while (start + before.len() + SIGNATURE + after.len()) % 4 != 0 {
+        while !(start + before.len() + SIGNATURE + after.len()).is_multiple_of(4) {
             after.push(13);
         }
         let length = u16::try_from(start + before.len() + SIGNATURE + after.len()).unwrap();
@@ -51,7 +51,7 @@ impl<'a> File<'a> {
 }
 
 /// One record, in Cisco's order of tags.
-pub fn record(role: u16, identity: &Identity) -> Vec<u8> {
+pub(crate) fn record(role: u16, identity: &Identity) -> Vec<u8> {
     record_of(&[
         (2, vec![0]),
         (3, nul(&identity.text())),
@@ -65,16 +65,16 @@ pub fn record(role: u16, identity: &Identity) -> Vec<u8> {
 }
 
 /// A record of any elements.
-pub fn record_of(elements: &[(u8, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn record_of(elements: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let elements: Vec<u8> = elements.iter().flat_map(|(tag, value)| element(*tag, value)).collect();
     let length = u16::try_from(5 + elements.len()).unwrap();
     [element(1, &length.to_be_bytes()), elements].concat()
 }
 
-pub fn element(tag: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn element(tag: u8, value: &[u8]) -> Vec<u8> {
     [&[tag], &u16::try_from(value.len()).unwrap().to_be_bytes()[..], value].concat()
 }
 
-pub fn nul(text: &str) -> Vec<u8> {
+pub(crate) fn nul(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }

@@ -1,0 +1,238 @@
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use casemate_capf::DeviceName;
+use casemate_hsm_api::KeyAlgorithm;
+use clap::{Args, Parser, Subcommand, builder::TypedValueParser};
+
+/// Operates a Casemate node.
+#[derive(Debug, Parser)]
+#[command(name = "casemate", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Settings file [default: /etc/casemate/casemate.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder of a lab, whose etc/casemate.toml is the settings file
+    #[arg(long, global = true, env = "CASEMATE_LAB", value_name = "FOLDER", hide_env_values = true)]
+    pub(crate) lab: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make every identity's key in the token and its certificate; go on where an interrupted run stopped
+    Provision,
+    /// Phones and their certificate operations
+    #[command(subcommand, arg_required_else_help = true)]
+    Phone(PhoneCommand),
+    /// What phones are given
+    #[command(subcommand, arg_required_else_help = true)]
+    Show(ShowCommand),
+    /// The power-on self-test
+    #[command(subcommand, arg_required_else_help = true)]
+    Selftest(SelftestCommand),
+    /// The token and its keys
+    #[command(subcommand, arg_required_else_help = true)]
+    Hsm(HsmCommand),
+    /// The audit trail
+    #[command(subcommand, arg_required_else_help = true)]
+    Audit(AuditCommand),
+    /// Identity certificates
+    #[command(subcommand, arg_required_else_help = true)]
+    Identity(IdentityCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PhoneCommand {
+    /// Let a phone install a certificate
+    Add(AddPhone),
+    /// Every phone, its last operation, and its certificate
+    List,
+}
+
+/// One of the two ways in which a phone proves that it may have a certificate.
+#[derive(Args)]
+pub(crate) struct AddPhone {
+    /// Device name: SEP and the 12 hexadecimal digits of the MAC address
+    #[arg(value_parser = device_name)]
+    pub(crate) name: DeviceName,
+    /// Authentication string that the phone's user types: 4 to 10 digits, for one certificate
+    // Not parsed here: the text of a wrong one must not come back in an error.
+    #[arg(long, value_name = "DIGITS", required_unless_present = "null_string", conflicts_with = "null_string")]
+    pub(crate) string: Option<String>,
+    /// Ask the phone for no proof; the operation expires (setting null-string-hours of [capf])
+    #[arg(long)]
+    pub(crate) null_string: bool,
+    /// Key that the phone is to make
+    #[arg(long, default_value = "rsa-2048", value_parser = key_parser())]
+    pub(crate) key: KeyAlgorithm,
+}
+
+// By hand, for the string must not be printed.
+impl std::fmt::Debug for AddPhone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AddPhone").field("name", &self.name).field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowCommand {
+    /// The initial trust list, and whether its signature verifies
+    Itl,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SelftestCommand {
+    /// Run the power-on self-test again (root)
+    Run,
+    /// Result of the last power-on self-test, and how far the cryptography is validated
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HsmCommand {
+    /// Token, mechanisms, login, and every recorded key with whether the token has it
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// The last events: time, service, message
+    Tail(Tail),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// How many
+    #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+    pub(crate) lines: usize,
+    /// Go on with new ones until interrupted
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Every identity certificate, with its key's fingerprint and where it is published
+    List,
+}
+
+fn device_name(text: &str) -> Result<DeviceName, String> {
+    text.parse().map_err(|error: casemate_capf::BadDeviceName| match text.to_ascii_uppercase().parse::<DeviceName>() {
+        Ok(capitals) => format!("write it in capitals: {capitals}"),
+        Err(_) => error.to_string(),
+    })
+}
+
+const KEYS: [(&str, KeyAlgorithm); 6] = [
+    ("rsa-2048", KeyAlgorithm::Rsa2048),
+    ("rsa-3072", KeyAlgorithm::Rsa3072),
+    ("rsa-4096", KeyAlgorithm::Rsa4096),
+    ("p-256", KeyAlgorithm::P256),
+    ("p-384", KeyAlgorithm::P384),
+    ("p-521", KeyAlgorithm::P521),
+];
+
+fn key_parser() -> impl TypedValueParser<Value = KeyAlgorithm> {
+    clap::builder::PossibleValuesParser::new(KEYS.map(|(name, _)| name))
+        .try_map(|name| KEYS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key).ok_or("no such key"))
+}
+
+/// Prints why a command line was not taken (or the help that was asked for), without what may be an authentication string: a
+/// forgotten `--string` leaves it among the arguments that the error names.
+pub(crate) fn explain(error: &clap::Error, given: &[OsString]) -> ExitCode {
+    let text = without_digits(&error.render().to_string(), given);
+    if error.use_stderr() {
+        eprint!("{text}");
+        return ExitCode::from(2);
+    }
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+fn without_digits(text: &str, given: &[OsString]) -> String {
+    let words = given.iter().filter_map(|word| word.to_str()).flat_map(|word| word.split('='));
+    let secret = words.filter(|word| word.len() >= 4 && word.bytes().all(|byte| byte.is_ascii_digit()));
+    secret.fold(text.to_owned(), |text, digits| text.replace(digits, "(digits)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    fn added(line: &str) -> AddPhone {
+        match parse(line).unwrap().command {
+            Command::Phone(PhoneCommand::Add(phone)) => phone,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_command_of_the_grammar_is_taken_with_json() {
+        for line in [
+            "provision",
+            "phone list",
+            "show itl",
+            "selftest run",
+            "selftest status",
+            "hsm list",
+            "audit tail",
+            "audit tail -n 5 --follow",
+            "identity list",
+            "phone add SEP001122334455 --string 123456",
+            "phone add SEP001122334455 --null-string --key p-521",
+        ] {
+            assert!(!parse(&format!("casemate {line}")).unwrap().json);
+            assert!(parse(&format!("casemate {line} --json")).unwrap().json);
+        }
+    }
+
+    #[test]
+    fn a_phone_has_one_way_to_prove_itself_and_a_key() {
+        let phone = added("casemate phone add SEP001122334455 --string 0123");
+        assert_eq!(
+            (phone.string.as_deref(), phone.null_string, phone.key),
+            (Some("0123"), false, KeyAlgorithm::Rsa2048)
+        );
+        for (name, key) in KEYS {
+            let line = format!("casemate phone add SEP001122334455 --null-string --key {name}");
+            assert_eq!(added(&line).key, key);
+        }
+        assert!(parse("casemate phone add SEP001122334455").is_err());
+        assert!(parse("casemate phone add SEP001122334455 --string 1234 --null-string").is_err());
+    }
+
+    #[test]
+    fn a_wrong_name_or_key_says_what_would_be_right() {
+        let text = |line: &str| parse(line).unwrap_err().to_string();
+        let error = text("casemate phone add sep00112233445f --null-string");
+        assert!(error.contains("write it in capitals: SEP00112233445F"), "{error}");
+        let error = text("casemate phone add SEP12 --null-string");
+        assert!(error.contains("12 hexadecimal digits"), "{error}");
+        let error = text("casemate phone add SEP001122334455 --null-string --key rsa-1024");
+        assert!(error.contains("rsa-2048") && error.contains("p-521"), "{error}");
+    }
+
+    #[test]
+    fn no_error_repeats_what_may_be_an_authentication_string() {
+        for line in [
+            "casemate phone add SEP001122334455 --null-string 98765",
+            "casemate phone add 98765",
+            "casemate phone add SEP001122334455 --null-string --key 98765",
+            "casemate phone add SEP001122334455 --null-string=98765",
+        ] {
+            let given: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            let error = parse(line).unwrap_err();
+            let text = without_digits(&error.render().to_string(), &given);
+            assert!(!text.contains("98765"), "{text}");
+        }
+        assert!(!format!("{:?}", added("casemate phone add SEP001122334455 --string 98765")).contains("98765"));
+    }
+}

@@ -1,0 +1,119 @@
+use std::{io, path::PathBuf};
+
+use casemate_phonefile::PhoneFileError;
+use casemate_post::PostError;
+use casemate_runtime::{config::ConfigError, control::ControlError, frame::FrameError};
+
+/// Why a command did nothing, or not all. One line; it says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The authentication string is none. What was given is not repeated.
+    #[error(
+        "the authentication string must be 4 to 10 digits, nothing else; for example: casemate phone add SEP001122334455 --string 0123456789"
+    )]
+    BadString,
+    /// The daemon does not run, does not know this user, or broke off.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The key broker does not run.
+    #[error("key broker at {path}: {source}; is casemate-keyd running?")]
+    NoBroker {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The key broker broke off: it does not know this user, or is of another release.
+    #[error("key broker at {path} gave no answer; run this as root or as a user of [users]")]
+    BrokerSilent {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Option<FrameError>,
+    },
+    /// The daemon refused, or failed.
+    #[error("{0}")]
+    Refused(String),
+    /// Provisioning stopped.
+    #[error("{role}: {reason}; what was made is kept, run `casemate provision` again")]
+    NotProvisioned {
+        /// Where.
+        role: String,
+        /// Why.
+        reason: String,
+    },
+    /// The daemon answered another question.
+    #[error("{0} answered another request; install the same release everywhere")]
+    WrongAnswer(&'static str),
+    /// A file that a daemon publishes cannot be read.
+    #[error("{path}: {source}; {hint}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The published trust list is none.
+    #[error("{path} is no trust list: {source}")]
+    NotATrustList {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: PhoneFileError,
+    },
+    /// The published trust list is signed by somebody else, or was changed.
+    #[error("the signature of the trust list does not hold: {0}; look at the log of casemate-ctlprovider")]
+    TrustListNotSigned(String),
+    /// The report of the self-test cannot be used.
+    #[error("{0}; run `casemate selftest run` as root")]
+    Post(#[from] PostError),
+    /// The self-test did not pass, or not in this boot.
+    #[error("the power-on self-test has not passed: {0}")]
+    NotPassed(String),
+    /// The self-test can be run by root only.
+    #[error("the power-on self-test must run as root: sudo casemate selftest run")]
+    NotRoot,
+    /// A program could not be run.
+    #[error("cannot run {program}: {source}")]
+    Program {
+        /// Which.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A program that was run failed.
+    #[error("{program} failed ({status}); what it printed says why")]
+    ProgramFailed {
+        /// Which.
+        program: PathBuf,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// The result could not be printed.
+    #[error("cannot print: {0}")]
+    Output(#[from] io::Error),
+    /// The result could not be written as JSON.
+    #[error("cannot print as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl ConsoleError {
+    /// 2 for wrong usage, 1 for everything else.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::BadString => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A broker with a fake token, the shipped policy, and a caller for each daemon.
+#![allow(dead_code, clippy::unwrap_used)] // each test program uses a part; clippy.toml allows unwrap in test functions only
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use casemate_audit::{AuditSettings, Auditor};
+use casemate_hsm_api::{
+    HsmError, KeyId, KeyRole, KeySpec, KeyState, KeyStore, PublicKey, SignatureScheme, StoredKey, TokenInfo,
+};
+use casemate_hsm_fake::{FakeSettings, FakeStore, FakeToken};
+use casemate_hsm_pkcs11::Backoff;
+use casemate_keyd::{
+    Broker, JudgeLimits, KeyPolicy, Keys, Parts, Patience, RecordFile, RecordSettings, SignatureRecord, Sink,
+};
+use casemate_keyring::{KeyRecord, Purpose, Refusal, Request, Response, SignRequest, Status};
+use casemate_pki::{CertificateFacts, IdentityProfile, SubjectSettings};
+use casemate_post::Passed;
+use casemate_runtime::{config::Config, peer::Peer};
+use casemate_store::StoreSettings;
+use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
+use time::OffsetDateTime;
+
+pub const CERTMGR: Peer = Peer { uid: 1001, pid: 1 };
+pub const CAPF: Peer = Peer { uid: 1002, pid: 2 };
+pub const CTLPROVIDER: Peer = Peer { uid: 1003, pid: 3 };
+pub const TFTP: Peer = Peer { uid: 1004, pid: 4 };
+pub const TVS: Peer = Peer { uid: 1005, pid: 5 };
+pub const ROOT: Peer = Peer { uid: 0, pid: 6 };
+pub const STRANGER: Peer = Peer { uid: 4242, pid: 7 };
+
+const USERS: &str = "certmgr = 1001\ncapf = 1002\nctlprovider = 1003\ntftp = 1004\ntvs = 1005\n";
+
+/// The node's folder and token, which outlive brokers as a disk and a device outlive processes.
+pub struct Node {
+    pub runtime: tokio::runtime::Runtime,
+    pub dir: tempfile::TempDir,
+    pub token: FakeToken,
+}
+
+impl Node {
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("pin"), "1234").unwrap();
+        Self { runtime, dir, token: FakeToken::new("FAKE1") }
+    }
+
+    pub fn store(&self) -> Arc<dyn KeyStore> {
+        Arc::new(FakeStore::open(&self.token, FakeSettings::default()).unwrap())
+    }
+
+    /// A broker as one process would have it, its token tested.
+    pub fn broker(&self) -> Caller {
+        self.broker_on(self.store())
+    }
+
+    pub fn broker_on(&self, store: Arc<dyn KeyStore>) -> Caller {
+        let caller = self.untested(store, self.record(), USERS);
+        caller.0.attempt().unwrap();
+        caller
+    }
+
+    pub fn record(&self) -> RecordFile {
+        RecordFile::open(&self.dir.path().join("record.jsonl"), RecordSettings::default()).unwrap()
+    }
+
+    /// A broker that has not looked at its token.
+    pub fn untested(&self, store: Arc<dyn KeyStore>, sink: impl Sink + 'static, users: &str) -> Caller {
+        let path = self.dir.path();
+        let settings =
+            AuditSettings { journal_socket: path.join("no-journald"), file: path.join("journal.jsonl") };
+        let keys = self.runtime.block_on(Keys::open(&path.join("keys.db"), StoreSettings::default())).unwrap();
+        keys.load().unwrap();
+        let parts = Parts {
+            config: config(path, users),
+            policy: KeyPolicy::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/key-policy.toml"))).unwrap(),
+            keys,
+            store,
+            record: SignatureRecord::start(sink, path.join("record.jsonl"), 64).unwrap(),
+            auditor: Arc::new(Auditor::open("casemate-keyd", &settings).unwrap()),
+            limits: JudgeLimits::default(),
+            patience: Patience {
+                backoff: Backoff { first_ms: 5, limit_ms: 20 },
+                pin_poll: Duration::from_millis(5),
+                pin_file: Some(path.join("pin")),
+            },
+        };
+        Caller(Arc::new(Broker::new(&Passed::testing(), parts)))
+    }
+
+    /// The audit trail.
+    pub fn journal(&self) -> String {
+        fs::read_to_string(self.dir.path().join("journal.jsonl")).unwrap_or_default()
+    }
+
+    /// How often `event` stands in the audit trail.
+    pub fn audited(&self, event: &str) -> usize {
+        self.journal().matches(&format!("\"CASEMATE_EVENT\":\"{event}\"")).count()
+    }
+
+    /// The record of signatures.
+    pub fn recorded(&self) -> String {
+        fs::read_to_string(self.dir.path().join("record.jsonl")).unwrap()
+    }
+}
+
+pub fn config(folder: &Path, users: &str) -> Config {
+    let path = folder.join("casemate.toml");
+    fs::write(&path, format!("[users]\n{users}")).unwrap();
+    Config::load(&path).unwrap()
+}
+
+/// The broker, asked in the ways of its callers.
+#[derive(Clone)]
+pub struct Caller(pub Arc<Broker>);
+
+impl Caller {
+    pub fn generate(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
+        match self.0.handle(peer, Request::Generate { role }) {
+            Response::Generated { key, made } => Ok((key, made)),
+            Response::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn key(&self, peer: Peer, role: KeyRole) -> Result<KeyRecord, Refusal> {
+        match self.0.handle(peer, Request::Key { role }) {
+            Response::Key(key) => Ok(key),
+            Response::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn status(&self, peer: Peer) -> Result<Status, Refusal> {
+        match self.0.handle(peer, Request::Status) {
+            Response::Status(status) => Ok(status),
+            Response::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn sign(
+        &self,
+        peer: Peer,
+        role: KeyRole,
+        scheme: SignatureScheme,
+        purpose: Purpose,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Refusal> {
+        let request = SignRequest { role, scheme, purpose, message: message.to_vec() };
+        match self.0.handle(peer, Request::Sign(request)) {
+            Response::Signature(signature) => Ok(signature),
+            Response::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A TLS 1.3 handshake of tftp with the elliptic-curve key: the cheapest signature there is.
+    pub fn handshake(&self) -> Result<Vec<u8>, Refusal> {
+        let scheme = SignatureScheme::EcdsaP384Sha384;
+        self.sign(TFTP, KeyRole::CallManagerEcdsa, scheme, Purpose::TlsHandshake, &tls13(48))
+    }
+
+    /// Makes the key of `role` and its certificate, as certmgr does.
+    pub fn identity(&self, role: KeyRole) -> CertificateFacts {
+        let (record, _) = self.generate(CERTMGR, role).unwrap();
+        let signer = self.signer(CERTMGR, record, Purpose::SelfSigned);
+        let der = casemate_pki::self_signed(&identity_profile(role, "casemate"), &signer)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", signer.refusal()));
+        CertificateFacts::parse(&der).unwrap()
+    }
+
+    pub fn signer(&self, peer: Peer, record: KeyRecord, purpose: Purpose) -> BrokerSigner {
+        let public_key = casemate_pki::SpkiFacts::parse(&record.spki_der).unwrap().public_key;
+        BrokerSigner { caller: self.clone(), peer, record, purpose, public_key, refused: Mutex::default() }
+    }
+}
+
+pub fn identity_profile(role: KeyRole, organization: &str) -> IdentityProfile {
+    let subject = SubjectSettings {
+        organization: Some(organization.to_owned()),
+        country: Some("CH".to_owned()),
+        ..SubjectSettings::default()
+    };
+    IdentityProfile::new(role, "cm.example.net", subject, OffsetDateTime::now_utc()).unwrap()
+}
+
+pub fn tls13(hash: usize) -> Vec<u8> {
+    [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &vec![7; hash]].concat()
+}
+
+/// A key behind the broker as rcgen wants one. Keeps why it was refused, for rcgen's error does not.
+pub struct BrokerSigner {
+    caller: Caller,
+    peer: Peer,
+    record: KeyRecord,
+    pub purpose: Purpose,
+    public_key: Vec<u8>,
+    refused: Mutex<Option<Refusal>>,
+}
+
+impl BrokerSigner {
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refused.lock().unwrap().clone()
+    }
+}
+
+impl PublicKeyData for BrokerSigner {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        match self.record.algorithm.rsa_bits() {
+            Some(_) => &rcgen::PKCS_RSA_SHA256,
+            None => &rcgen::PKCS_ECDSA_P384_SHA384,
+        }
+    }
+}
+
+impl SigningKey for BrokerSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let scheme = match self.record.algorithm.rsa_bits() {
+            Some(_) => SignatureScheme::RsaPkcs1Sha256,
+            None => SignatureScheme::EcdsaP384Sha384,
+        };
+        self.caller.sign(self.peer, self.record.role, scheme, self.purpose.clone(), message).map_err(|refusal| {
+            *self.refused.lock().unwrap() = Some(refusal);
+            rcgen::Error::RemoteKeyError
+        })
+    }
+}
+
+/// When the process is to die within a generation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Crash {
+    Before,
+    After,
+}
+
+/// A token under a process that dies within its next generation: whoever made the call never learns how it ended.
+pub struct Dying {
+    pub inner: Arc<dyn KeyStore>,
+    pub crash: Crash,
+    /// What the caller is told, in the place of silence.
+    pub error: fn() -> HsmError,
+}
+
+pub fn died() -> HsmError {
+    HsmError::Device { token: "FAKE1".into(), operation: "C_GenerateKeyPair".into(), detail: "killed".into() }
+}
+
+impl KeyStore for Dying {
+    fn token(&self) -> Result<TokenInfo, HsmError> {
+        self.inner.token()
+    }
+
+    fn generate(&self, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
+        if self.crash == Crash::After {
+            self.inner.generate(id, label, spec).unwrap();
+        }
+        Err((self.error)())
+    }
+
+    fn inspect(&self, id: KeyId, spec: Option<KeySpec>) -> Result<KeyState, HsmError> {
+        self.inner.inspect(id, spec)
+    }
+
+    fn remove_half(&self, id: KeyId) -> Result<(), HsmError> {
+        self.inner.remove_half(id)
+    }
+
+    fn keys(&self) -> Result<Vec<StoredKey>, HsmError> {
+        self.inner.keys()
+    }
+
+    fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
+        self.inner.sign(id, scheme, message)
+    }
+
+    fn reconnect(&self) -> Result<(), HsmError> {
+        self.inner.reconnect()
+    }
+}

@@ -1,0 +1,30 @@
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use casemate_harness::Lab;
+
+use crate::{BenchError, operator};
+
+/// How long all files may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Starts ctlprovider and waits until the signed configuration of every device of `numbers` is published. Returns the time from
+/// the start of the process, its own self-test included, to the last file.
+pub(crate) fn publish(lab: &Lab, numbers: Range<usize>) -> Result<Duration, BenchError> {
+    let started = Instant::now();
+    lab.start_daemon("ctlprovider")?;
+    let mut missing = numbers.map(|number| lab.published("ctlprovider", &signed(number))).peekable();
+    lab.wait_for("a signed configuration for every phone", LIMIT, || {
+        while missing.next_if(|path| path.exists()).is_some() {}
+        missing.peek().is_none()
+    })?;
+    Ok(started.elapsed())
+}
+
+/// Waits until the configuration of every device of `numbers` says that nothing is left to do for it: ctlprovider signs a new one
+/// after each enrolment.
+pub(crate) fn signed(number: usize) -> String {
+    format!("{}.cnf.xml.sgn", operator::device(number))
+}
