@@ -1,4 +1,7 @@
 //! The suite against the token in memory.
+#![forbid(unsafe_code)]
+// Clippy allows it in test functions, and not in what they share.
+#![allow(clippy::unwrap_used)]
 
 use casemate_hsm_api::{KeyId, KeyStore};
 use casemate_hsm_conformance::{Extent, Half, Rig, run};

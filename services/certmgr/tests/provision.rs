@@ -1,5 +1,5 @@
 //! Provisioning ends with one key and one certificate a role, wherever it was stopped, and never replaces a key.
-#![allow(clippy::unwrap_used)] // a step that fails is a test that fails
+#![allow(clippy::unwrap_used, clippy::panic)] // a step that fails is a test that fails
 
 mod support;
 

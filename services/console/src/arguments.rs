@@ -120,11 +120,15 @@ pub(crate) enum IdentityCommand {
     List,
 }
 
+/// A name that begins with `SEP` in any letters is meant for a phone: in small ones it would be another device's, which no phone
+/// ever asks for.
 fn device_name(text: &str) -> Result<DeviceName, String> {
-    text.parse().map_err(|error: casemate_capf::BadDeviceName| match text.to_ascii_uppercase().parse::<DeviceName>() {
-        Ok(capitals) => format!("write it in capitals: {capitals}"),
-        Err(_) => error.to_string(),
-    })
+    let capitals = text.to_ascii_uppercase();
+    if capitals.starts_with("SEP") && capitals != text && capitals.parse::<DeviceName>().is_ok() {
+        return Err(format!("write it in capitals: {capitals}"));
+    }
+    let meant = if capitals.starts_with("SEP") { &capitals } else { text };
+    meant.parse::<DeviceName>().map_err(|error| error.to_string())
 }
 
 const KEYS: [(&str, KeyAlgorithm); 6] = [
@@ -214,7 +218,7 @@ mod tests {
         let text = |line: &str| parse(line).unwrap_err().to_string();
         let error = text("casemate phone add sep00112233445f --null-string");
         assert!(error.contains("write it in capitals: SEP00112233445F"), "{error}");
-        let error = text("casemate phone add SEP12 --null-string");
+        let error = text("casemate phone add sep12 --null-string");
         assert!(error.contains("12 hexadecimal digits"), "{error}");
         let error = text("casemate phone add SEP001122334455 --null-string --key rsa-1024");
         assert!(error.contains("rsa-2048") && error.contains("p-521"), "{error}");

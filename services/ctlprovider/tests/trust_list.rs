@@ -1,5 +1,5 @@
 //! What the trust list says, and when it is signed.
-#![allow(clippy::unwrap_used)] // a step that fails is a test that fails
+#![allow(clippy::unwrap_used, clippy::panic)] // a step that fails is a test that fails
 #![allow(dead_code)] // the support is shared
 
 mod support;

@@ -41,12 +41,15 @@ fn a_token_that_lies_at_its_test_is_never_used_again() {
     let broker = node.untested(store, node.record(), "tftp = 1004\n");
     assert!(matches!(broker.0.bring_back(), Err(HsmError::WrongAnswer { .. })), "it does not listen");
     node.token.set_lying(false);
-    let made = node.token.signatures();
-    assert!(broker.0.attempt().is_ok(), "the token itself is well again");
-    assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))), "and is not used all the same");
+    let calls = node.token.calls();
+    assert!(
+        matches!(broker.0.attempt(), Err(HsmError::WrongAnswer { .. })),
+        "it is well again, and not used all the same"
+    );
+    assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
+    assert_eq!(node.token.calls(), calls);
     assert!(matches!(state(&broker), BrokerState::OutOfService(_)));
     assert_eq!(node.audited("TokenWrongAnswer"), 1);
-    let _ = made;
 }
 
 #[test]

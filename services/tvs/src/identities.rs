@@ -9,7 +9,7 @@ use casemate_hsm_api::KeyRole;
 use casemate_runtime::publish::Stamp;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use crate::trust::{Role, TrustStore, Trusted};
+use crate::trust::{TrustStore, Trusted, roles_of};
 
 /// A certificate file is no longer than this, in bytes.
 const FILE_LIMIT: u64 = 64 * 1024;
@@ -101,11 +101,12 @@ fn load(path: &Path, role: KeyRole) -> Result<Trusted, IdentityError> {
     }
     let validity = certificate.validity();
     let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-    Ok(Trusted { roles: Role::of(role), not_before, not_after, der: der.to_vec() })
+    Ok(Trusted { roles: roles_of(role), not_before, not_after, der: der.to_vec() })
 }
 
 #[cfg(test)]
 mod tests {
+    use casemate_phonefile::Role;
     use casemate_runtime::publish::write_atomically;
     use rcgen::{CertificateParams, KeyPair};
 

@@ -1,8 +1,10 @@
 //! What a phone asks, and what it is told (phone-formats §6).
 
+use casemate_phonefile::Role;
+
 use crate::{
     codec::{CodecError, Command, Element, Message},
-    trust::{Role, Verdict},
+    trust::Verdict,
 };
 
 /// Longest device name in bytes, its prefix not counted. The known form `CP-<4 digits>-SEP<MAC>` has 23.
@@ -85,13 +87,18 @@ fn device(value: &[u8]) -> Option<String> {
     proper.then(|| String::from_utf8(name.to_vec()).ok()).flatten()
 }
 
+/// A role as TVS writes it. No role of [`crate::trust::roles_of`] is above 255.
+fn one_byte(role: &Role) -> Option<u8> {
+    u8::try_from(role.number()).ok()
+}
+
 /// The answer to a [`VerifyRequest`]: an invalid certificate gets its status and nothing else.
 #[must_use]
 pub fn answer(session: u32, verdict: &Verdict, ttl: u32) -> Message {
     let elements = match verdict {
         Verdict::Valid { roles, seconds_left } => vec![
             Element { tag: STATUS, value: vec![0] },
-            Element { tag: ROLES, value: roles.iter().copied().map(Role::code).collect() },
+            Element { tag: ROLES, value: roles.iter().filter_map(one_byte).collect() },
             Element { tag: TTL, value: ttl.min(*seconds_left).to_be_bytes().to_vec() },
         ],
         Verdict::Unknown | Verdict::OutOfDate => vec![Element { tag: STATUS, value: vec![1] }],

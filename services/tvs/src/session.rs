@@ -143,12 +143,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::trust::{Role, Trusted};
+    use crate::trust::{Trusted, roles_of};
 
     const LIMITS: SessionLimits = SessionLimits { message_bytes: 1000, requests: 3, ttl: 3600 };
 
     fn store() -> TrustStore {
-        let roles = Role::of(KeyRole::Capf);
+        let roles = roles_of(KeyRole::Capf);
         TrustStore::new([Trusted { der: b"capf".to_vec(), roles, not_before: 0, not_after: 100 }])
     }
 

@@ -1,59 +1,21 @@
 //! Which certificates are trusted, and in which roles.
 
-use std::{collections::HashMap, fmt};
+use std::collections::HashMap;
 
 use casemate_hsm_api::KeyRole;
+use casemate_phonefile::Role;
 
-/// What a certificate may be used for, as lists and TVS answers number it (phone-formats §2).
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[repr(u8)]
-pub enum Role {
-    /// System Administrator Security Token: may sign trust lists.
-    Sast = 0,
-    /// Call signaling and signed files.
-    CcmTftp = 2,
-    /// Files.
-    Tftp = 3,
-    /// Enrolment.
-    Capf = 4,
-    /// Application server over HTTPS.
-    AppServer = 7,
-    /// Trust verification.
-    Tvs = 21,
-}
-
-impl Role {
-    /// The number on the wire.
-    #[must_use]
-    pub const fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// The roles of an identity's certificate: those of its records in the trust list (guide 2810-2817, 2850-2858), and
-    /// application server for the certificates of the web pages (guide 2747).
-    #[must_use]
-    pub const fn of(identity: KeyRole) -> &'static [Self] {
-        match identity {
-            KeyRole::CallManager => &[Self::Sast, Self::CcmTftp],
-            KeyRole::CallManagerEcdsa => &[Self::Tftp],
-            KeyRole::Capf => &[Self::Capf],
-            KeyRole::Tvs => &[Self::Tvs],
-            KeyRole::ItlRecovery => &[Self::Sast],
-            KeyRole::Tomcat | KeyRole::TomcatEcdsa => &[Self::AppServer],
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sast => "SAST",
-            Self::CcmTftp => "CCM+TFTP",
-            Self::Tftp => "TFTP",
-            Self::Capf => "CAPF",
-            Self::AppServer => "APP-SERVER",
-            Self::Tvs => "TVS",
-        })
+/// The roles of an identity's certificate: those of its records in the trust list (guide 2810-2817, 2850-2858), and
+/// application server for the certificates of the web pages (guide 2747).
+#[must_use]
+pub const fn roles_of(identity: KeyRole) -> &'static [Role] {
+    match identity {
+        KeyRole::CallManager => &[Role::Sast, Role::CcmTftp],
+        KeyRole::CallManagerEcdsa => &[Role::Tftp],
+        KeyRole::Capf => &[Role::Capf],
+        KeyRole::Tvs => &[Role::Tvs],
+        KeyRole::ItlRecovery => &[Role::Sast],
+        KeyRole::Tomcat | KeyRole::TomcatEcdsa => &[Role::AppServer],
     }
 }
 
@@ -98,7 +60,7 @@ impl TrustStore {
         for Trusted { der, roles, not_before, not_after } in certificates {
             let (known, _, _) = store.entry(der).or_insert_with(|| (Vec::new(), not_before, not_after));
             known.extend_from_slice(roles);
-            known.sort_unstable();
+            known.sort_unstable_by_key(|role| role.number());
             known.dedup();
         }
         Self(store)
@@ -133,7 +95,7 @@ mod tests {
     use super::*;
 
     fn trusted(der: &[u8], identity: KeyRole) -> Trusted {
-        Trusted { der: der.to_vec(), roles: Role::of(identity), not_before: 100, not_after: 200 }
+        Trusted { der: der.to_vec(), roles: roles_of(identity), not_before: 100, not_after: 200 }
     }
 
     #[test]
@@ -163,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_the_lists() {
-        let codes = |identity| Role::of(identity).iter().copied().map(Role::code).collect::<Vec<_>>();
+        let codes = |identity| roles_of(identity).iter().copied().map(Role::number).collect::<Vec<_>>();
         assert_eq!(codes(KeyRole::CallManager), [0, 2]);
         assert_eq!(codes(KeyRole::CallManagerEcdsa), [3]);
         assert_eq!(codes(KeyRole::Capf), [4]);

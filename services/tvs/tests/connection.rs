@@ -14,7 +14,7 @@ use casemate_tvs::{
     connection::Service,
     request::VerifyRequest,
     settings::Settings,
-    trust::{Role, TrustStore, Trusted},
+    trust::{TrustStore, Trusted, roles_of},
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -41,7 +41,7 @@ struct Lab {
 }
 
 fn store(certificate: &[u8]) -> Arc<TrustStore> {
-    let roles = Role::of(KeyRole::CallManager);
+    let roles = roles_of(KeyRole::CallManager);
     Arc::new(TrustStore::new([Trusted { der: certificate.to_vec(), roles, not_before: 0, not_after: i64::MAX }]))
 }
 

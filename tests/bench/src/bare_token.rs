@@ -78,8 +78,7 @@ impl BareToken {
 /// The measuring process: opens the token in `folder`, makes the key at its first call, and prints the rate.
 pub(crate) fn measure(folder: &Path, duration: Duration) -> Result<(), BenchError> {
     let token = TokenName::Label(LABEL.to_owned());
-    let store =
-        Pkcs11Store::open(Pkcs11Settings::new(MODULE.into(), token, folder.join("pin"), folder.join("state")))?;
+    let store = Pkcs11Store::open(Pkcs11Settings::new(MODULE.into(), token, folder.join("pin"), folder.join("state")))?;
     let rate = sign(&store, duration).map_err(Pkcs11Error::from)?;
     println!("{rate}");
     Ok(())
@@ -102,5 +101,8 @@ fn finish(mut command: Command) -> Result<Output, BenchError> {
         return Ok(output);
     }
     let text = [output.stdout, output.stderr].concat();
-    Err(BenchError::Program { program, output: format!("{}; {}", output.status, String::from_utf8_lossy(&text).trim()) })
+    Err(BenchError::Program {
+        program,
+        output: format!("{}; {}", output.status, String::from_utf8_lossy(&text).trim()),
+    })
 }

@@ -79,20 +79,15 @@ impl Door {
         let next = AtomicUsize::new(numbers.start);
         let latencies = Mutex::new(Vec::with_capacity(numbers.len()));
         let ready = Barrier::new(keys.0.len() + 1);
+        let phone = |key| {
+            ready.wait();
+            let own = self.take_turns(key, &next, numbers.end)?;
+            latencies.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+            Ok::<_, BenchError>(())
+        };
+        let phone = &phone;
         let started = thread::scope(|scope| {
-            let phones: Vec<_> = keys
-                .0
-                .iter()
-                .map(|key| {
-                    let work = || {
-                        ready.wait();
-                        let own = self.take_turns(key, &next, numbers.end)?;
-                        latencies.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
-                        Ok(())
-                    };
-                    scope.spawn(work)
-                })
-                .collect();
+            let phones: Vec<_> = keys.0.iter().map(|key| scope.spawn(move || phone(key))).collect();
             ready.wait();
             let started = Instant::now();
             let failed = phones.into_iter().filter_map(|phone| phone.join().ok()).find_map(Result::err);
@@ -114,14 +109,19 @@ impl Door {
             }
             enrolment.device = operator::device(number);
             let started = Instant::now();
-            let outcome = enrol(&enrolment, &mut Premade(Arc::clone(key)));
-            // Nobody else needs to go on once there is no number any more.
-            let outcome = outcome.inspect_err(|_| next.store(end, Ordering::Relaxed));
-            if !matches!(outcome.map_err(BenchError::phone(&enrolment.device))?, Outcome::Installed(_)) {
-                return Err(BenchError::NotInstalled { device: enrolment.device });
-            }
+            // Once one was not served there is no number any more, and nobody else needs to go on.
+            installed(&enrolment, key).inspect_err(|_| next.store(end, Ordering::Relaxed))?;
             latencies.push(started.elapsed());
         }
+    }
+}
+
+/// Enrols once, and not before the phone holds a certificate that it checked is it through.
+fn installed(enrolment: &Enrolment, key: &Arc<DeviceKey>) -> Result<(), BenchError> {
+    let outcome = enrol(enrolment, &mut Premade(Arc::clone(key))).map_err(BenchError::phone(&enrolment.device))?;
+    match outcome {
+        Outcome::Installed(_) => Ok(()),
+        Outcome::NothingToDo | Outcome::Silent(_) => Err(BenchError::NotInstalled { device: enrolment.device.clone() }),
     }
 }
 

@@ -23,8 +23,6 @@ pub(crate) fn publish(lab: &Lab, numbers: Range<usize>) -> Result<Duration, Benc
     Ok(started.elapsed())
 }
 
-/// Waits until the configuration of every device of `numbers` says that nothing is left to do for it: ctlprovider signs a new one
-/// after each enrolment.
-pub(crate) fn signed(number: usize) -> String {
+fn signed(number: usize) -> String {
     format!("{}.cnf.xml.sgn", operator::device(number))
 }

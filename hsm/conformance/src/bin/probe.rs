@@ -27,7 +27,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
             let id = KeyId::from_hex(id).ok_or("an identifier has 32 hexadecimal digits")?;
             // Said before the generation begins, so that the test knows when to kill.
             println!("generating");
-            store.generate(id, "probe", KeySpec { algorithm: KeyAlgorithm::Rsa2048, backup: Backup::None })?;
+            store.generate(id, "probe", KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None })?;
             Ok(())
         }
         _ => Err("login, or generate ID".into()),

@@ -98,6 +98,7 @@ pub(crate) fn in_lab(name: &str, body: impl FnOnce(&Lab)) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+    println!("{text}");
 }
 
 fn set_up(lab: &Lab) {

@@ -30,8 +30,8 @@ enum Standing {
     Waiting(String),
     /// The PIN was refused: nothing is tried before the PIN file changed from this.
     PinRefused(String, Option<Stamp>),
-    /// It gave a wrong answer. For ever.
-    Wrong(String),
+    /// It gave a wrong answer to this. For ever.
+    Wrong { token: String, operation: String },
 }
 
 /// A token that passed its test.
@@ -84,7 +84,8 @@ impl Token {
         match &*self.standing() {
             Standing::Serving(serving) => Ok(Arc::clone(serving)),
             Standing::Waiting(reason) => Err(Refusal::Unavailable(reason.clone())),
-            Standing::PinRefused(reason, _) | Standing::Wrong(reason) => Err(Refusal::OutOfService(reason.clone())),
+            Standing::PinRefused(reason, _) => Err(Refusal::OutOfService(reason.clone())),
+            Standing::Wrong { token, operation } => Err(refusal(&wrong(token, operation))),
         }
     }
 
@@ -93,7 +94,8 @@ impl Token {
         match &*self.standing() {
             Standing::Serving(_) => BrokerState::Serving,
             Standing::Waiting(reason) => BrokerState::Waiting(reason.clone()),
-            Standing::PinRefused(reason, _) | Standing::Wrong(reason) => BrokerState::OutOfService(reason.clone()),
+            Standing::PinRefused(reason, _) => BrokerState::OutOfService(reason.clone()),
+            Standing::Wrong { token, operation } => BrokerState::OutOfService(wrong(token, operation).to_string()),
         }
     }
 
@@ -102,6 +104,9 @@ impl Token {
     /// # Errors
     /// What the token said.
     pub(crate) fn attempt(&self, keys: &Keys) -> Result<(), HsmError> {
+        if let Standing::Wrong { token, operation } = &*self.standing() {
+            return Err(wrong(token, operation));
+        }
         // Looked at before the PIN is read, so that a change in between is not missed.
         let stamp = self.pin_stamp();
         match self.connect_and_test(&keys.view()) {
@@ -181,7 +186,7 @@ impl Token {
     }
 
     /// Takes note of an error of a call while it served: an absence or wrong answer ends the service. `served` is the standing
-    /// under which the call was made; a token that came back meanwhile is not sent away again.
+    /// under which the call was made: an error that comes late does not end the service of another token.
     pub(crate) fn note(&self, error: &HsmError, served: &Arc<Serving>) {
         let current = matches!(&*self.standing(), Standing::Serving(now) if now.serial == served.serial);
         // Busy is load, not absence.
@@ -195,13 +200,15 @@ impl Token {
     fn leave(&self, error: &HsmError, stamp: Option<Stamp>) {
         let reason = error.to_string();
         let next = match error {
-            HsmError::WrongAnswer { .. } => Standing::Wrong(reason.clone()),
+            HsmError::WrongAnswer { token, operation } => {
+                Standing::Wrong { token: token.clone(), operation: operation.clone() }
+            }
             error if is_pin(error) => Standing::PinRefused(reason.clone(), stamp),
             _ => Standing::Waiting(reason.clone()),
         };
         let mut standing = self.standing();
         let is_news = match (&*standing, &next) {
-            (Standing::Wrong(_), _) => return,
+            (Standing::Wrong { .. }, _) => return,
             (Standing::Waiting(before), Standing::Waiting(now)) => before != now,
             (Standing::PinRefused(..), Standing::PinRefused(..)) => false,
             _ => true,
@@ -216,7 +223,7 @@ impl Token {
 
     fn stand(&self, next: Standing) {
         let mut standing = self.standing();
-        if !matches!(&*standing, Standing::Wrong(_)) {
+        if !matches!(&*standing, Standing::Wrong { .. }) {
             *standing = next;
         }
         drop(standing);
@@ -241,7 +248,7 @@ impl Token {
                     std::thread::sleep(self.patience.pin_poll);
                     continue;
                 }
-                Standing::Waiting(_) | Standing::PinRefused(..) | Standing::Wrong(_) => {}
+                Standing::Waiting(_) | Standing::PinRefused(..) | Standing::Wrong { .. } => {}
             }
             match self.attempt(keys) {
                 Err(error) if error.is_error_state() => return Err(error),
@@ -262,6 +269,10 @@ impl Token {
             .unwrap_or_else(PoisonError::into_inner);
         drop(standing);
     }
+}
+
+fn wrong(token: &str, operation: &str) -> HsmError {
+    HsmError::WrongAnswer { token: token.to_owned(), operation: operation.to_owned() }
 }
 
 /// What a refused PIN is called, in all its forms: a person must act, and nothing is tried before.

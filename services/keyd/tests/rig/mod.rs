@@ -25,55 +25,54 @@ use casemate_store::StoreSettings;
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
 use time::OffsetDateTime;
 
-pub const CERTMGR: Peer = Peer { uid: 1001, pid: 1 };
-pub const CAPF: Peer = Peer { uid: 1002, pid: 2 };
-pub const CTLPROVIDER: Peer = Peer { uid: 1003, pid: 3 };
-pub const TFTP: Peer = Peer { uid: 1004, pid: 4 };
-pub const TVS: Peer = Peer { uid: 1005, pid: 5 };
-pub const ROOT: Peer = Peer { uid: 0, pid: 6 };
-pub const STRANGER: Peer = Peer { uid: 4242, pid: 7 };
+pub(crate) const CERTMGR: Peer = Peer { uid: 1001, pid: 1 };
+pub(crate) const CAPF: Peer = Peer { uid: 1002, pid: 2 };
+pub(crate) const CTLPROVIDER: Peer = Peer { uid: 1003, pid: 3 };
+pub(crate) const TFTP: Peer = Peer { uid: 1004, pid: 4 };
+pub(crate) const TVS: Peer = Peer { uid: 1005, pid: 5 };
+pub(crate) const ROOT: Peer = Peer { uid: 0, pid: 6 };
+pub(crate) const STRANGER: Peer = Peer { uid: 4242, pid: 7 };
 
 const USERS: &str = "certmgr = 1001\ncapf = 1002\nctlprovider = 1003\ntftp = 1004\ntvs = 1005\n";
 
 /// The node's folder and token, which outlive brokers as a disk and a device outlive processes.
-pub struct Node {
-    pub runtime: tokio::runtime::Runtime,
-    pub dir: tempfile::TempDir,
-    pub token: FakeToken,
+pub(crate) struct Node {
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) token: FakeToken,
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("pin"), "1234").unwrap();
         Self { runtime, dir, token: FakeToken::new("FAKE1") }
     }
 
-    pub fn store(&self) -> Arc<dyn KeyStore> {
+    pub(crate) fn store(&self) -> Arc<dyn KeyStore> {
         Arc::new(FakeStore::open(&self.token, FakeSettings::default()).unwrap())
     }
 
     /// A broker as one process would have it, its token tested.
-    pub fn broker(&self) -> Caller {
+    pub(crate) fn broker(&self) -> Caller {
         self.broker_on(self.store())
     }
 
-    pub fn broker_on(&self, store: Arc<dyn KeyStore>) -> Caller {
+    pub(crate) fn broker_on(&self, store: Arc<dyn KeyStore>) -> Caller {
         let caller = self.untested(store, self.record(), USERS);
         caller.0.attempt().unwrap();
         caller
     }
 
-    pub fn record(&self) -> RecordFile {
+    pub(crate) fn record(&self) -> RecordFile {
         RecordFile::open(&self.dir.path().join("record.jsonl"), RecordSettings::default()).unwrap()
     }
 
     /// A broker that has not looked at its token.
-    pub fn untested(&self, store: Arc<dyn KeyStore>, sink: impl Sink + 'static, users: &str) -> Caller {
+    pub(crate) fn untested(&self, store: Arc<dyn KeyStore>, sink: impl Sink + 'static, users: &str) -> Caller {
         let path = self.dir.path();
-        let settings =
-            AuditSettings { journal_socket: path.join("no-journald"), file: path.join("journal.jsonl") };
+        let settings = AuditSettings { journal_socket: path.join("no-journald"), file: path.join("journal.jsonl") };
         let keys = self.runtime.block_on(Keys::open(&path.join("keys.db"), StoreSettings::default())).unwrap();
         keys.load().unwrap();
         let parts = Parts {
@@ -94,22 +93,22 @@ impl Node {
     }
 
     /// The audit trail.
-    pub fn journal(&self) -> String {
+    pub(crate) fn journal(&self) -> String {
         fs::read_to_string(self.dir.path().join("journal.jsonl")).unwrap_or_default()
     }
 
     /// How often `event` stands in the audit trail.
-    pub fn audited(&self, event: &str) -> usize {
+    pub(crate) fn audited(&self, event: &str) -> usize {
         self.journal().matches(&format!("\"CASEMATE_EVENT\":\"{event}\"")).count()
     }
 
     /// The record of signatures.
-    pub fn recorded(&self) -> String {
+    pub(crate) fn recorded(&self) -> String {
         fs::read_to_string(self.dir.path().join("record.jsonl")).unwrap()
     }
 }
 
-pub fn config(folder: &Path, users: &str) -> Config {
+pub(crate) fn config(folder: &Path, users: &str) -> Config {
     let path = folder.join("casemate.toml");
     fs::write(&path, format!("[users]\n{users}")).unwrap();
     Config::load(&path).unwrap()
@@ -117,10 +116,10 @@ pub fn config(folder: &Path, users: &str) -> Config {
 
 /// The broker, asked in the ways of its callers.
 #[derive(Clone)]
-pub struct Caller(pub Arc<Broker>);
+pub(crate) struct Caller(pub(crate) Arc<Broker>);
 
 impl Caller {
-    pub fn generate(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
+    pub(crate) fn generate(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
         match self.0.handle(peer, Request::Generate { role }) {
             Response::Generated { key, made } => Ok((key, made)),
             Response::Refused(refusal) => Err(refusal),
@@ -128,7 +127,7 @@ impl Caller {
         }
     }
 
-    pub fn key(&self, peer: Peer, role: KeyRole) -> Result<KeyRecord, Refusal> {
+    pub(crate) fn key(&self, peer: Peer, role: KeyRole) -> Result<KeyRecord, Refusal> {
         match self.0.handle(peer, Request::Key { role }) {
             Response::Key(key) => Ok(key),
             Response::Refused(refusal) => Err(refusal),
@@ -136,7 +135,7 @@ impl Caller {
         }
     }
 
-    pub fn status(&self, peer: Peer) -> Result<Status, Refusal> {
+    pub(crate) fn status(&self, peer: Peer) -> Result<Status, Refusal> {
         match self.0.handle(peer, Request::Status) {
             Response::Status(status) => Ok(status),
             Response::Refused(refusal) => Err(refusal),
@@ -144,7 +143,7 @@ impl Caller {
         }
     }
 
-    pub fn sign(
+    pub(crate) fn sign(
         &self,
         peer: Peer,
         role: KeyRole,
@@ -161,13 +160,13 @@ impl Caller {
     }
 
     /// A TLS 1.3 handshake of tftp with the elliptic-curve key: the cheapest signature there is.
-    pub fn handshake(&self) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn handshake(&self) -> Result<Vec<u8>, Refusal> {
         let scheme = SignatureScheme::EcdsaP384Sha384;
         self.sign(TFTP, KeyRole::CallManagerEcdsa, scheme, Purpose::TlsHandshake, &tls13(48))
     }
 
     /// Makes the key of `role` and its certificate, as certmgr does.
-    pub fn identity(&self, role: KeyRole) -> CertificateFacts {
+    pub(crate) fn identity(&self, role: KeyRole) -> CertificateFacts {
         let (record, _) = self.generate(CERTMGR, role).unwrap();
         let signer = self.signer(CERTMGR, record, Purpose::SelfSigned);
         let der = casemate_pki::self_signed(&identity_profile(role, "casemate"), &signer)
@@ -175,13 +174,13 @@ impl Caller {
         CertificateFacts::parse(&der).unwrap()
     }
 
-    pub fn signer(&self, peer: Peer, record: KeyRecord, purpose: Purpose) -> BrokerSigner {
+    pub(crate) fn signer(&self, peer: Peer, record: KeyRecord, purpose: Purpose) -> BrokerSigner {
         let public_key = casemate_pki::SpkiFacts::parse(&record.spki_der).unwrap().public_key;
         BrokerSigner { caller: self.clone(), peer, record, purpose, public_key, refused: Mutex::default() }
     }
 }
 
-pub fn identity_profile(role: KeyRole, organization: &str) -> IdentityProfile {
+pub(crate) fn identity_profile(role: KeyRole, organization: &str) -> IdentityProfile {
     let subject = SubjectSettings {
         organization: Some(organization.to_owned()),
         country: Some("CH".to_owned()),
@@ -190,22 +189,22 @@ pub fn identity_profile(role: KeyRole, organization: &str) -> IdentityProfile {
     IdentityProfile::new(role, "cm.example.net", subject, OffsetDateTime::now_utc()).unwrap()
 }
 
-pub fn tls13(hash: usize) -> Vec<u8> {
+pub(crate) fn tls13(hash: usize) -> Vec<u8> {
     [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &vec![7; hash]].concat()
 }
 
 /// A key behind the broker as rcgen wants one. Keeps why it was refused, for rcgen's error does not.
-pub struct BrokerSigner {
+pub(crate) struct BrokerSigner {
     caller: Caller,
     peer: Peer,
     record: KeyRecord,
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
     public_key: Vec<u8>,
     refused: Mutex<Option<Refusal>>,
 }
 
 impl BrokerSigner {
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refused.lock().unwrap().clone()
     }
 }
@@ -238,20 +237,20 @@ impl SigningKey for BrokerSigner {
 
 /// When the process is to die within a generation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Crash {
+pub(crate) enum Crash {
     Before,
     After,
 }
 
 /// A token under a process that dies within its next generation: whoever made the call never learns how it ended.
-pub struct Dying {
-    pub inner: Arc<dyn KeyStore>,
-    pub crash: Crash,
+pub(crate) struct Dying {
+    pub(crate) inner: Arc<dyn KeyStore>,
+    pub(crate) crash: Crash,
     /// What the caller is told, in the place of silence.
-    pub error: fn() -> HsmError,
+    pub(crate) error: fn() -> HsmError,
 }
 
-pub fn died() -> HsmError {
+pub(crate) fn died() -> HsmError {
     HsmError::Device { token: "FAKE1".into(), operation: "C_GenerateKeyPair".into(), detail: "killed".into() }
 }
 

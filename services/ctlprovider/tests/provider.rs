@@ -1,0 +1,242 @@
+//! The daemon's loop against certmgr's files, and a key broker and a CAPF that speak the real protocols.
+#![allow(clippy::unwrap_used, clippy::panic)] // a step that fails is a test that fails
+#![allow(dead_code)] // the support is shared
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{fs::MetadataExt, net::UnixListener},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::Ordering},
+    thread,
+};
+
+use casemate_capf::{authentication::Mode, control};
+use casemate_ctlprovider::{CtlproviderSettings, Identities, Provider, Sign};
+use casemate_hsm_api::KeyRole;
+use casemate_keyring::{Client, ClientSettings, FRAMING, Purpose, Request, Response, SignRequest};
+use casemate_pki::CertificateFacts;
+use casemate_post::Passed;
+use casemate_runtime::config::Config;
+use serde::{Serialize, de::DeserializeOwned};
+use support::{Signer, auditor, folder, identities, rsa, trail};
+
+fn answer<Q: DeserializeOwned, A: Serialize>(
+    socket: &Path,
+    framing: casemate_runtime::frame::Framing,
+    respond: impl Fn(Q) -> A + Send + Sync + 'static,
+) {
+    let (listener, respond) = (UnixListener::bind(socket).unwrap(), Arc::new(respond));
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (mut connection, respond) = (connection.unwrap(), Arc::clone(&respond));
+            thread::spawn(move || {
+                while let Ok(Some(request)) = framing.read(&mut connection) {
+                    framing.write(&mut connection, &respond(request)).unwrap();
+                }
+            });
+        }
+    });
+}
+
+struct Node {
+    root: tempfile::TempDir,
+    config: Config,
+    identities: Identities,
+    list: Arc<Signer>,
+    file: Arc<Signer>,
+    devices: Arc<Mutex<Vec<control::DeviceConfig>>>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path();
+        let settings = format!("[paths]\nrun = \"{0}\"\nstate = \"{0}/state\"\n", path.display());
+        fs::write(path.join("casemate.toml"), settings).unwrap();
+        let config = Config::load(&path.join("casemate.toml")).unwrap();
+        for daemon in ["certmgr", "ctlprovider"] {
+            folder(path, &format!("state/{daemon}/public"));
+        }
+        let (identities, list, file) = identities();
+        let (list, file, devices) = (Arc::new(list), Arc::new(file), Arc::default());
+        let node = Self { root, config, identities, list, file, devices };
+        node.serve();
+        node
+    }
+
+    fn serve(&self) {
+        let (list, file) = (Arc::clone(&self.list), Arc::clone(&self.file));
+        answer(&self.config.paths.socket("keyd"), FRAMING, move |request: Request| match request {
+            Request::Sign(SignRequest { role, purpose, message, .. }) => {
+                let signer = match (role, &purpose) {
+                    (KeyRole::ItlRecovery, Purpose::TrustList) => &list,
+                    (KeyRole::CallManager, Purpose::File { .. }) => &file,
+                    other => panic!("{other:?} was asked for"),
+                };
+                match signer.sign(purpose, &message) {
+                    Ok(signature) => Response::Signature(signature),
+                    Err(casemate_keyring::KeyringError::Refused(refusal)) => Response::Refused(refusal),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            other => panic!("{other:?} was asked"),
+        });
+        let devices = Arc::clone(&self.devices);
+        let framing = casemate_runtime::control::FRAMING;
+        answer(&self.config.paths.socket("capf"), framing, move |request: control::Request| {
+            let control::Request::DevicesSince { sequence, limit } = request else { panic!("{request:?}") };
+            let all: Vec<control::DeviceConfig> = devices.lock().unwrap().clone();
+            let later = all.into_iter().filter(|device| device.sequence > sequence);
+            control::Response::Devices(later.take(limit as usize).collect())
+        });
+    }
+
+    fn provider(&self) -> Provider {
+        let client = Client::new(&Passed::testing(), &self.config.paths.socket("keyd"), ClientSettings::default());
+        let settings = CtlproviderSettings { page: 2, ..CtlproviderSettings::default() };
+        Provider::new(&self.config, settings, client, auditor(self.root.path()))
+    }
+
+    fn publish(&self, role: KeyRole, certificate: &CertificateFacts) {
+        let pem = pem::encode(&pem::Pem::new("CERTIFICATE", certificate.der.as_slice()));
+        let path = self.config.paths.public_of("certmgr").join(format!("{role}.pem"));
+        casemate_runtime::publish::write_atomically(&path, pem.as_bytes(), 0o644).unwrap();
+    }
+
+    fn publish_all(&self) {
+        let Identities { recovery, call_manager, call_manager_ecdsa, capf, tvs } = &self.identities;
+        self.publish(KeyRole::ItlRecovery, recovery);
+        self.publish(KeyRole::CallManager, call_manager);
+        self.publish(KeyRole::CallManagerEcdsa, call_manager_ecdsa);
+        self.publish(KeyRole::Capf, capf);
+        self.publish(KeyRole::Tvs, tvs);
+    }
+
+    fn add(&self, name: &str, mode: Option<Mode>) {
+        let mut devices = self.devices.lock().unwrap();
+        let sequence = devices.iter().map(|device| device.sequence).max().unwrap_or(0) + 1;
+        devices.retain(|device| device.name.as_str() != name);
+        devices.push(control::DeviceConfig { name: name.parse().unwrap(), mode, sequence });
+    }
+
+    fn public(&self) -> PathBuf {
+        self.config.paths.public_of("ctlprovider")
+    }
+
+    /// Inode of each published file: a file that was written again has another.
+    fn files(&self) -> BTreeMap<String, u64> {
+        fs::read_dir(self.public())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().ino()))
+            .collect()
+    }
+
+    fn signatures(&self) -> (usize, usize) {
+        (self.list.count(), self.file.count())
+    }
+}
+
+#[test]
+fn nothing_is_published_before_every_certificate_is_there() {
+    let node = Node::new();
+    let mut provider = node.provider();
+    node.publish(KeyRole::ItlRecovery, &node.identities.recovery);
+    node.publish(KeyRole::CallManager, &node.identities.call_manager);
+    provider.look();
+    assert!(node.files().is_empty());
+    node.publish_all();
+    provider.look();
+    assert_eq!(node.files().into_keys().collect::<Vec<_>>(), ["ITLFile.tlv"]);
+    assert!(trail(node.root.path()).contains("ITLFile.tlv rebuilt: 6 records"));
+}
+
+#[test]
+fn looking_again_and_a_restart_sign_nothing() {
+    let node = Node::new();
+    node.publish_all();
+    for number in 0..5 {
+        node.add(&format!("SEP00112233445{number}"), None);
+    }
+    let mut provider = node.provider();
+    provider.look();
+    let files = node.files();
+    assert_eq!(files.len(), 11);
+    assert_eq!(node.signatures(), (1, 5));
+    provider.look();
+    // certmgr publishes the same certificates again.
+    node.publish_all();
+    provider.look();
+    node.provider().look();
+    assert_eq!(node.files(), files);
+    assert_eq!(node.signatures(), (1, 5));
+}
+
+#[test]
+fn a_changed_device_alone_is_signed_again() {
+    let node = Node::new();
+    node.publish_all();
+    let mut provider = node.provider();
+    node.add("SEP001122334450", None);
+    node.add("SEP001122334451", None);
+    provider.look();
+    let before = node.files();
+    node.add("SEP001122334451", Some(Mode::NullString));
+    provider.look();
+    let changed: Vec<_> = node.files().into_iter().filter(|(name, inode)| before.get(name) != Some(inode)).collect();
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert!(changed.iter().all(|(name, _)| name.starts_with("SEP001122334451")));
+    assert_eq!(node.signatures(), (1, 3));
+}
+
+#[test]
+fn a_new_certificate_rebuilds_the_list_and_a_lost_list_comes_back() {
+    let node = Node::new();
+    node.publish_all();
+    let mut provider = node.provider();
+    provider.look();
+    node.publish(KeyRole::Tvs, &rsa(KeyRole::Tvs).1);
+    provider.look();
+    assert_eq!(node.signatures(), (2, 0));
+    fs::remove_file(node.public().join("ITLFile.tlv")).unwrap();
+    provider.look();
+    assert_eq!(node.signatures(), (3, 0));
+    fs::write(node.public().join("ITLFile.tlv"), "tampered").unwrap();
+    provider.look();
+    assert_eq!(node.signatures(), (4, 0));
+}
+
+#[test]
+fn without_the_token_what_is_published_stays_and_is_refused_once() {
+    let node = Node::new();
+    node.publish_all();
+    let mut provider = node.provider();
+    provider.look();
+    let files = node.files();
+    node.list.left.store(0, Ordering::Relaxed);
+    node.publish(KeyRole::Tvs, &rsa(KeyRole::Tvs).1);
+    for _ in 0..3 {
+        provider.look();
+    }
+    assert_eq!(node.files(), files);
+    assert_eq!(trail(node.root.path()).matches("\"TrustListRefused\"").count(), 1);
+    node.list.left.store(usize::MAX, Ordering::Relaxed);
+    provider.look();
+    assert_ne!(node.files(), files);
+}
+
+#[test]
+fn a_certificate_that_is_none_leaves_the_one_before_in_use() {
+    let node = Node::new();
+    node.publish_all();
+    let mut provider = node.provider();
+    provider.look();
+    fs::write(node.config.paths.public_of("certmgr").join("CAPF.pem"), "no certificate").unwrap();
+    node.add("SEP001122334450", None);
+    provider.look();
+    assert_eq!(node.signatures(), (1, 1));
+    assert_eq!(node.files().len(), 3);
+}

@@ -1,0 +1,111 @@
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use casemate_harness::Lab;
+use casemate_hsm_api::KeyAlgorithm;
+use casemate_phone::identity::KeySpec;
+
+use crate::{
+    BenchError,
+    enrolment::{Door, Keys, Served},
+    files, operator,
+    report::{Goal, Report},
+    run::say,
+};
+
+/// Phones in flight while the rate of enrolments is measured.
+const IN_FLIGHT: usize = 32;
+
+/// Phones in flight while the time of one enrolment is measured.
+const SIMULTANEOUS: usize = 100;
+
+/// The devices of each measurement, out of all that are added: what their operations ask for is what enrols there.
+struct Shares {
+    warm_up: Range<usize>,
+    p256: Range<usize>,
+    simultaneous: Range<usize>,
+    rsa: Range<usize>,
+}
+
+impl Shares {
+    fn of(phones: usize) -> Self {
+        let at = |per_cent: usize| phones * per_cent / 100;
+        Self { warm_up: 0..at(5), p256: at(5)..at(40), simultaneous: at(40)..at(70), rsa: at(70)..phones }
+    }
+
+    fn key(&self, number: usize) -> KeyAlgorithm {
+        if self.rsa.contains(&number) { KeyAlgorithm::Rsa2048 } else { KeyAlgorithm::P256 }
+    }
+}
+
+/// What the system did under load.
+pub(crate) struct Measured {
+    phones: usize,
+    adding: Duration,
+    files: Duration,
+    p256: Served,
+    rsa: Served,
+    simultaneous: Served,
+}
+
+/// Adds `phones` devices while ctlprovider is stopped, has their files signed, and lets every one of them enrol.
+pub(crate) fn measure(lab: &Lab, phones: usize) -> Result<Measured, BenchError> {
+    let shares = Shares::of(phones);
+    say("phones are added");
+    lab.stop_daemon("ctlprovider")?;
+    let started = Instant::now();
+    operator::add(&lab.layout.run().join("capf.sock"), 0..phones, |number| shares.key(number))?;
+    let adding = started.elapsed();
+    say("their files are signed");
+    let files = files::publish(lab, 0..phones)?;
+    say("they enrol");
+    let door = Door::of(lab)?;
+    let (few, many) = (Keys::make(KeySpec::P256, IN_FLIGHT)?, Keys::make(KeySpec::P256, SIMULTANEOUS)?);
+    let rsa = Keys::make(KeySpec::Rsa2048, IN_FLIGHT)?;
+    door.load(&few, shares.warm_up)?;
+    Ok(Measured {
+        phones,
+        adding,
+        files,
+        p256: door.load(&few, shares.p256)?,
+        simultaneous: door.load(&many, shares.simultaneous)?,
+        rsa: door.load(&rsa, shares.rsa)?,
+    })
+}
+
+impl Measured {
+    /// Writes the numbers into `report`, beside the rate of the bare token.
+    pub(crate) fn tell(&self, report: &mut Report, bare: f64) {
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        for (key, served) in [("P-256", &self.p256), ("RSA-2048", &self.rsa)] {
+            let rate = served.per_second();
+            report.note(format!("enrolments, phones with {key} keys, {IN_FLIGHT} in flight"), rate, "/s");
+            let name = format!("enrolments to bare signatures, {key}");
+            report.hold(name, rate / bare, "ratio", Goal::AtLeast(0.35));
+        }
+        let name = |what: &str| format!("an enrolment under {SIMULTANEOUS} simultaneous phones, {what}");
+        report.note(name("p50"), millis(self.simultaneous.within(500)), "ms");
+        report.note(name("p99"), millis(self.simultaneous.within(990)), "ms");
+        let files = self.phones as f64 / self.files.as_secs_f64();
+        report.note(format!("{} signed files, built in", self.phones), self.files.as_secs_f64(), "s");
+        report.note("signed files", files, "/s");
+        report.hold("signed files to bare signatures", files / bare, "ratio", Goal::AtLeast(0.9));
+        report.note("phones added over capf's socket", self.phones as f64 / self.adding.as_secs_f64(), "/s");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phone_has_one_part() {
+        let shares = Shares::of(1_001);
+        let parts = [&shares.warm_up, &shares.p256, &shares.simultaneous, &shares.rsa];
+        let ends: Vec<_> = parts.iter().flat_map(|part| [part.start, part.end]).collect();
+        assert_eq!(ends, [0, 50, 50, 400, 400, 700, 700, 1_001]);
+        assert_eq!((shares.key(699), shares.key(700)), (KeyAlgorithm::P256, KeyAlgorithm::Rsa2048));
+    }
+}
