@@ -1,5 +1,8 @@
 use casemate_hsm_api::{HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, PublicKey, SignatureScheme, StoredKey};
-use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::{
+    object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
+    session::SessionState,
+};
 
 use crate::{
     error::is_stale_handle,
@@ -84,6 +87,7 @@ pub(crate) fn remove_half(worker: &mut Worker, id: KeyId) -> Result<(), HsmError
 
 pub(crate) fn list(worker: &mut Worker) -> Result<Vec<StoredKey>, HsmError> {
     let found = worker.with_session(|open| {
+        open.logged_in()?;
         let wanted = [Attribute::Token(true), Attribute::Class(ObjectClass::PRIVATE_KEY)];
         let mut ids = Vec::new();
         for handle in open.session.find_objects(&wanted).map_err(|error| open.failed(&error))? {
@@ -169,7 +173,28 @@ enum Found {
 impl Open {
     /// The halves under `id`, and whether they make a pair. An object that the token made but did not fill before it was
     /// interrupted (SoftHSM stores a key in two steps) makes none.
+    ///
+    /// Without a login a token hides its private keys, and every pair looks like a public half: so what is missing is believed
+    /// only while the login holds, before the search and after it.
     fn pair(&self, id: KeyId) -> Result<Found, HsmError> {
+        self.logged_in()?;
+        let found = self.search(id)?;
+        if !matches!(found, Found::Pair(_)) {
+            self.logged_in()?;
+        }
+        Ok(found)
+    }
+
+    fn logged_in(&self) -> Result<(), HsmError> {
+        match self.session.get_session_info().map_err(|error| self.failed(&error))?.session_state() {
+            SessionState::RwUser => Ok(()),
+            other => {
+                Err(HsmError::TokenAbsent { token: self.serial(), detail: format!("the login is lost: {other:?}") })
+            }
+        }
+    }
+
+    fn search(&self, id: KeyId) -> Result<Found, HsmError> {
         let halves = Halves {
             private: self.find(id, ObjectClass::PRIVATE_KEY)?,
             public: self.find(id, ObjectClass::PUBLIC_KEY)?,

@@ -13,10 +13,11 @@ use crate::{
 };
 
 /// Logs in, once, if the PIN may be tried at all. The order is what protects the token: its own warnings and our memory of
-/// refused PINs, then the mark on disk, and only then `C_Login`.
+/// refused PINs, then the mark on disk, and only then `C_Login`. `again` describes the token anew after a failure.
 pub(crate) fn login(
     session: &Session,
     described: &Described,
+    again: impl FnOnce() -> Result<Described, HsmError>,
     pin: &Pin,
     settings: &Pkcs11Settings,
 ) -> Result<(), Pkcs11Error> {
@@ -44,6 +45,8 @@ pub(crate) fn login(
         HsmError::PinIncorrect { .. } => mark.refused()?,
         // It was not looked at: there is no token, or it takes no PIN any more.
         HsmError::TokenAbsent { .. } | HsmError::PinLocked { .. } => mark.clear()?,
+        // Some other answer, which is no refusal unless the token has counted one.
+        _ if again().is_ok_and(|described| !described.user_pin_count_low()) => mark.clear()?,
         // Nobody knows. The mark stays and counts.
         _ => drop(mark),
     }

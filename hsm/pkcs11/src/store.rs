@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,14 +23,19 @@ use crate::{
 pub struct Pkcs11Store {
     settings: Pkcs11Settings,
     pool: Pool,
-    /// The session that holds the login: a token logs out when a process closes its last session.
-    anchor: Arc<Mutex<Option<Session>>>,
+    /// The session that holds the login: a token logs out when a process closes its last session. A call to it may hang with
+    /// the inner lock, so only threads of the pool take that one.
+    anchor: Mutex<Option<Anchor>>,
+    /// A login has not come back yet. Until it does, no other is tried.
+    logging_in: Arc<AtomicBool>,
     connecting: Mutex<()>,
     /// Generation and removal one at a time: neither may see the other's half.
     changing: Mutex<()>,
     /// The error state, and what led to it.
     wrong: OnceLock<String>,
 }
+
+type Anchor = Arc<Mutex<Session>>;
 
 /// What a connection is: where the sessions go, and the session that logged in.
 struct Connection {
@@ -46,7 +54,8 @@ impl Pkcs11Store {
         let store = Self {
             settings,
             pool,
-            anchor: Arc::default(),
+            anchor: Mutex::default(),
+            logging_in: Arc::default(),
             connecting: Mutex::default(),
             changing: Mutex::default(),
             wrong: OnceLock::new(),
@@ -66,21 +75,34 @@ impl Pkcs11Store {
         if self.pool.call(self.settings.call_timeout(), self.holds()).is_ok() {
             return Ok(());
         }
+        let limit = self.settings.call_timeout();
+        if self.logging_in.load(Ordering::Acquire) {
+            return Err(HsmError::Timeout { token: self.pool.token(), limit }.into());
+        }
+        self.close_anchor()?;
         let idle = self.pool.retire();
-        let anchor = Arc::clone(&self.anchor);
-        self.pool.call(self.settings.call_timeout(), move |_| {
-            drop(lock(&anchor).take());
-            Ok(())
-        })?;
         let pin = read_pin(&self.settings.pin_file)?;
         let settings = self.settings.clone();
+        let logging_in = Arc::clone(&self.logging_in);
         // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
-        let connected = self
-            .pool
-            .call(self.settings.call_timeout(), move |worker| Ok(connect(worker, &settings, &pin, idle)))??;
-        *lock(&self.anchor) = Some(connected.anchor);
+        let connected = self.pool.call(limit, move |worker| {
+            logging_in.store(true, Ordering::Release);
+            let connected = connect(worker, &settings, &pin, idle);
+            logging_in.store(false, Ordering::Release);
+            Ok(connected)
+        })??;
+        *lock(&self.anchor) = Some(Arc::new(Mutex::new(connected.anchor)));
         self.pool.aim(connected.target);
         Ok(())
+    }
+
+    /// Closes the session that holds the login, on a thread of the pool: closing may hang like any other call.
+    fn close_anchor(&self) -> Result<(), HsmError> {
+        let anchor = lock(&self.anchor).take();
+        self.pool.call(self.settings.call_timeout(), move |_| {
+            drop(anchor);
+            Ok(())
+        })
     }
 
     /// How fast the token signs in one session with nothing around it, measured for `duration`.
@@ -94,12 +116,11 @@ impl Pkcs11Store {
 
     /// A check that the token is there and the login holds.
     fn holds(&self) -> impl FnOnce(&mut Worker) -> Result<(), HsmError> + Send + 'static {
-        let anchor = Arc::clone(&self.anchor);
+        let anchor = lock(&self.anchor).clone();
         move |worker| {
             let target = worker.target()?;
             token::present(worker.context(), &target)?;
-            let state =
-                lock(&anchor).as_ref().map(|session| session.get_session_info().map(|info| info.session_state()));
+            let state = anchor.map(|anchor| lock(&anchor).get_session_info().map(|info| info.session_state()));
             match state {
                 Some(Ok(SessionState::RwUser | SessionState::RoUser)) => Ok(()),
                 other => Err(HsmError::TokenAbsent {
@@ -146,7 +167,7 @@ fn connect(worker: &Worker, settings: &Pkcs11Settings, pin: &Pin, idle: bool) ->
     };
     let failed = |error| crate::error::classify(&target.serial, &error);
     let anchor = context.open_rw_session(target.slot).map_err(failed)?;
-    login::login(&anchor, &described, pin, settings)?;
+    login::login(&anchor, &described, || token::present(context, &target), pin, settings)?;
     Ok(Connection { target, anchor })
 }
 
@@ -194,13 +215,8 @@ impl KeyStore for Pkcs11Store {
 
 impl Drop for Pkcs11Store {
     fn drop(&mut self) {
-        // On a thread of the pool, which goes next: closing a session may hang like any other call.
-        self.pool.retire();
-        let anchor = Arc::clone(&self.anchor);
-        let _ = self.pool.call(self.settings.call_timeout(), move |_| {
-            drop(lock(&anchor).take());
-            Ok(())
-        });
+        // Before the pool, whose threads are needed for it.
+        let _ = self.close_anchor();
     }
 }
 

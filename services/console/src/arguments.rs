@@ -2,7 +2,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use casemate_capf::DeviceName;
 use casemate_hsm_api::KeyAlgorithm;
-use clap::{Args, Parser, Subcommand, builder::TypedValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand, builder::TypedValueParser};
 
 /// Operates a Casemate node.
 #[derive(Debug, Parser)]
@@ -55,13 +55,14 @@ pub(crate) enum PhoneCommand {
 
 /// One of the two ways in which a phone proves that it may have a certificate.
 #[derive(Args)]
+#[command(group = ArgGroup::new("proof").args(["string", "null_string"]).required(true))]
 pub(crate) struct AddPhone {
     /// Device name: SEP and the 12 hexadecimal digits of the MAC address
     #[arg(value_parser = device_name)]
     pub(crate) name: DeviceName,
     /// Authentication string that the phone's user types: 4 to 10 digits, for one certificate
     // Not parsed here: the text of a wrong one must not come back in an error.
-    #[arg(long, value_name = "DIGITS", required_unless_present = "null_string", conflicts_with = "null_string")]
+    #[arg(long, value_name = "DIGITS")]
     pub(crate) string: Option<String>,
     /// Ask the phone for no proof; the operation expires (setting null-string-hours of [capf])
     #[arg(long)]
@@ -209,7 +210,8 @@ mod tests {
             let line = format!("casemate phone add SEP001122334455 --null-string --key {name}");
             assert_eq!(added(&line).key, key);
         }
-        assert!(parse("casemate phone add SEP001122334455").is_err());
+        let error = parse("casemate phone add SEP001122334455").unwrap_err().to_string();
+        assert!(error.contains("<--string <DIGITS>|--null-string>"), "{error}");
         assert!(parse("casemate phone add SEP001122334455 --string 1234 --null-string").is_err());
     }
 

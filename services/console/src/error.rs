@@ -74,7 +74,7 @@ pub enum ConsoleError {
     #[error("the signature of the trust list does not hold: {0}; look at the log of casemate-ctlprovider")]
     TrustListNotSigned(String),
     /// The report of the self-test cannot be used.
-    #[error("{0}; run `casemate selftest run` as root")]
+    #[error(transparent)]
     Post(#[from] PostError),
     /// The self-test did not pass, or not in this boot.
     #[error("the power-on self-test has not passed: {0}")]

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use casemate_certmgr::{Provisioned, Request, Response};
 use casemate_hsm_api::KeyRole;
-use casemate_runtime::{control, daemon::chain};
+use casemate_runtime::{
+    control::{self, ControlError},
+    daemon::chain,
+};
 
 use crate::{ConsoleError, Out, json, node::Node};
 
@@ -32,6 +35,7 @@ fn provision(node: &Node, role: KeyRole) -> Result<Provisioned, ConsoleError> {
         Ok(Response::Provisioned(provisioned)) => Ok(provisioned),
         Ok(Response::Failed(reason)) => Err(stopped(reason)),
         Ok(Response::Identities(_)) => Err(ConsoleError::WrongAnswer("casemate-certmgr")),
+        Err(error @ ControlError::Connect { .. }) => Err(error.into()),
         Err(error) => Err(stopped(chain(&error))),
     }
 }

@@ -85,7 +85,8 @@ impl Broker {
         self.token.until_lost();
     }
 
-    /// Whether `peer` is root or somebody whom `[users]` names. Nobody else is answered.
+    /// Whether `peer` is root or somebody whom `[users]` names. Nobody else is answered. Root may ask for the status, and has
+    /// no grant unless `[users]` runs a daemon under it, as on a developer's machine.
     #[must_use]
     pub fn knows(&self, peer: Peer) -> bool {
         peer.uid == 0 || self.config.daemons_of(peer.uid).next().is_some()

@@ -8,7 +8,7 @@ use casemate_runtime::{daemon::chain, peer::Peer};
 use time::OffsetDateTime;
 
 use crate::{
-    Broker, Grant, KeydError,
+    Broker, Grant,
     broker::{gone, never_made},
     judge::{Judged, Known, judge},
     token::Token,
@@ -66,16 +66,14 @@ impl Broker {
             self.record
                 .append(&Record::new(SERVICE, &event).json_line())
                 .and_then(|()| identity.map_or(Ok(()), |tbs| self.keys.add_certificate(request.role, tbs)))
-                .map_err(|error| self.unrecorded(peer, request, judged, &error))?;
+                .map_err(|error| {
+                    let reason = chain(&error);
+                    self.record_failure(peer, request, judged.object.clone(), reason.clone());
+                    Refusal::Failed(reason)
+                })?;
         }
         self.auditor.record(&event);
         Ok(())
-    }
-
-    fn unrecorded(&self, peer: Peer, request: &SignRequest, judged: &Judged, error: &KeydError) -> Refusal {
-        let reason = chain(error);
-        self.auditor.record(&failure(peer, request, judged.object.clone(), reason.clone()));
-        Refusal::Failed(reason)
     }
 
     /// Has it on record that a recorded signature does not exist after all.
@@ -84,7 +82,7 @@ impl Broker {
         if must_be_on_disk(&request.purpose)
             && let Err(error) = self.record.append(&Record::new(SERVICE, &event).json_line())
         {
-            tracing::error!(error = chain(&error), "a signature that failed stays on record as made");
+            tracing::error!(error = chain(&error), "the record does not tell that this signature was not made");
         }
         self.auditor.record(&event);
     }

@@ -19,7 +19,7 @@ use casemate_phone::{
     trust::TrustList,
 };
 
-use crate::{BenchError, operator};
+use crate::{BenchError, operator, processor::Used};
 
 /// How long one enrolment may take before it counts as not served.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,12 +29,19 @@ pub(crate) struct Served {
     elapsed: Duration,
     /// Of every enrolment, shortest first.
     latencies: Vec<Duration>,
+    used: Vec<(&'static str, Duration)>,
 }
 
 impl Served {
     /// Enrolments a second, from the first one's begin to the last one's end.
     pub(crate) fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Processor time of one enrolment, by who used it.
+    pub(crate) fn processor_time(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let enrolments = u32::try_from(self.latencies.len()).unwrap_or(u32::MAX).max(1);
+        self.used.iter().map(move |(name, time)| (*name, *time / enrolments))
     }
 
     /// The time in which this many per mille of the enrolments were through (nearest rank).
@@ -56,10 +63,13 @@ impl Keys {
 }
 
 /// The enrolment service of a lab, as phones with its trust list know it.
-pub(crate) struct Door(Enrolment);
+pub(crate) struct Door<'a> {
+    lab: &'a Lab,
+    enrolment: Enrolment,
+}
 
-impl Door {
-    pub(crate) fn of(lab: &Lab) -> Result<Self, BenchError> {
+impl<'a> Door<'a> {
+    pub(crate) fn of(lab: &'a Lab) -> Result<Self, BenchError> {
         let path = lab.published("ctlprovider", "ITLFile.tlv");
         let bytes = fs::read(&path).map_err(BenchError::file(path))?;
         let endpoint = Endpoint {
@@ -70,7 +80,7 @@ impl Door {
         };
         TrustList::read(&bytes)
             .and_then(|list| Enrolment::new(endpoint, &list, "", None))
-            .map(Self)
+            .map(|enrolment| Self { lab, enrolment })
             .map_err(|error| BenchError::Load(Box::new(error)))
     }
 
@@ -78,6 +88,7 @@ impl Door {
     pub(crate) fn load(&self, keys: &Keys, numbers: Range<usize>) -> Result<Served, BenchError> {
         let next = AtomicUsize::new(numbers.start);
         let latencies = Mutex::new(Vec::with_capacity(numbers.len()));
+        let before = Used::now(self.lab);
         let ready = Barrier::new(keys.0.len() + 1);
         let phone = |key| {
             ready.wait();
@@ -96,12 +107,12 @@ impl Door {
         let elapsed = started.elapsed();
         let mut latencies = latencies.into_inner().unwrap_or_else(PoisonError::into_inner);
         latencies.sort_unstable();
-        Ok(Served { elapsed, latencies })
+        Ok(Served { elapsed, latencies, used: Used::now(self.lab).since(&before) })
     }
 
     fn take_turns(&self, key: &Arc<DeviceKey>, next: &AtomicUsize, end: usize) -> Result<Vec<Duration>, BenchError> {
         let mut latencies = Vec::new();
-        let mut enrolment = self.0.clone();
+        let mut enrolment = self.enrolment.clone();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= end {
@@ -132,10 +143,12 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
         let latencies = (1..=200).map(Duration::from_millis).collect();
-        let served = Served { elapsed: Duration::from_secs(4), latencies };
+        let served =
+            Served { elapsed: Duration::from_secs(4), latencies, used: vec![("keyd", Duration::from_secs(1))] };
         assert_eq!(served.within(500), Duration::from_millis(100));
         assert_eq!(served.within(990), Duration::from_millis(198));
         assert_eq!(served.within(1000), Duration::from_millis(200));
         assert!((served.per_second() - 50.0).abs() < 1e-9);
+        assert_eq!(served.processor_time().collect::<Vec<_>>(), [("keyd", Duration::from_millis(5))]);
     }
 }

@@ -84,6 +84,9 @@ impl Measured {
             report.note(format!("enrolments, phones with {key} keys, {IN_FLIGHT} in flight"), rate, "/s");
             let name = format!("enrolments to bare signatures, {key}");
             report.hold(name, rate / bare, "ratio", Goal::AtLeast(0.35));
+            for (process, time) in served.processor_time() {
+                report.note(format!("processor time of an enrolment, {key}, {process}"), millis(time), "ms");
+            }
         }
         let name = |what: &str| format!("an enrolment under {SIMULTANEOUS} simultaneous phones, {what}");
         report.note(name("p50"), millis(self.simultaneous.within(500)), "ms");

@@ -9,6 +9,7 @@ mod files;
 mod load;
 mod machine;
 mod operator;
+mod processor;
 mod report;
 mod run;
 

@@ -22,7 +22,7 @@ fn certificate(path: &Path) -> CertificateFacts {
 #[test]
 fn a_phone_with_an_authentication_string_gets_a_certificate_that_openssl_verifies() {
     let lab = Lab::start(LabSettings::for_test("enrolment-string")).unwrap();
-    lab.casemate(&["phone", "add", PHONE, "--string", "12345678"]).unwrap();
+    lab.add_phone(PHONE, &["--string", "12345678"]).unwrap();
     let phone = lab.phone(PHONE);
     let tomcat = lab.published("certmgr", "tomcat.pem");
     phone.play(&["--string", "12345678", "--ask-about", tomcat.to_str().unwrap()]).unwrap();
@@ -51,7 +51,7 @@ fn a_phone_with_an_authentication_string_gets_a_certificate_that_openssl_verifie
 #[test]
 fn a_phone_that_starts_again_checks_the_list_and_keeps_its_certificate() {
     let lab = Lab::start(LabSettings::for_test("enrolment-again")).unwrap();
-    lab.casemate(&["phone", "add", PHONE, "--string", "4711"]).unwrap();
+    lab.add_phone(PHONE, &["--string", "4711"]).unwrap();
     let phone = lab.phone(PHONE);
     phone.play(&["--string", "4711"]).unwrap();
     let lsc = fs::read(phone.folder().join("lsc.pem")).unwrap();
@@ -76,7 +76,7 @@ fn every_kind_of_key_and_every_version_of_the_protocol_enrols() {
         ("SEP00000000A008", "p-521", "3"),
     ];
     for (name, key, version) in runs {
-        lab.casemate(&["phone", "add", name, "--null-string", "--key", key]).unwrap();
+        lab.add_phone(name, &["--null-string", "--key", key]).unwrap();
         lab.phone(name).play(&["--key", key, "--capf-version", version]).unwrap();
     }
     let capf = lab.published("certmgr", "CAPF.pem");
@@ -94,7 +94,7 @@ fn files_come_by_tftp_http_and_https() {
     for (number, via) in ["tftp", "http", "https"].into_iter().enumerate() {
         for tls in ["1.2", "1.3"] {
             let name = format!("SEP00000000B{number}{}0", &tls[2..]);
-            lab.casemate(&["phone", "add", &name, "--null-string"]).unwrap();
+            lab.add_phone(&name, &["--null-string"]).unwrap();
             lab.phone(&name).play(&["--via", via, "--tls", tls]).unwrap();
         }
     }

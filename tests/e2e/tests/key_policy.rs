@@ -32,7 +32,9 @@ fn tls13() -> Vec<u8> {
 #[test]
 fn a_daemon_gets_signatures_of_its_own_purpose_and_no_other() {
     let lab = Lab::start(LabSettings::for_test("key-policy")).unwrap();
-    let Owner::Each = lab.layout.owner else { panic!("this test needs root and a reachable folder: {:?}", lab.layout.owner) };
+    let Owner::Each = lab.layout.owner else {
+        panic!("this test needs root and a reachable folder: {:?}", lab.layout.owner)
+    };
     let uid = |daemon| Owner::Each.uid(daemon);
     let handshake = |role, scheme| sign(role, scheme, Purpose::TlsHandshake, &tls13());
 
@@ -84,7 +86,7 @@ fn a_daemon_gets_signatures_of_its_own_purpose_and_no_other() {
 #[test]
 fn capf_cannot_have_a_certificate_signed_that_is_no_phones() {
     let lab = Lab::start(LabSettings::for_test("key-policy-capf")).unwrap();
-    lab.casemate(&["phone", "add", "SEP001122334455", "--null-string"]).unwrap();
+    lab.add_phone("SEP001122334455", &["--null-string"]).unwrap();
     lab.phone("SEP001122334455").play(&[]).unwrap();
     let lsc = tbs(&lab.phone("SEP001122334455").folder().join("lsc.pem"));
     let capf = tbs(&lab.published("certmgr", "CAPF.pem"));

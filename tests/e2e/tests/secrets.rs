@@ -34,7 +34,7 @@ fn search(folder: &Path, found: &mut Vec<String>) {
 #[test]
 fn no_file_but_the_phones_own_holds_a_private_key() {
     let lab = Lab::start(LabSettings::for_test("secrets")).unwrap();
-    lab.casemate(&["phone", "add", "SEP001122334455", "--null-string"]).unwrap();
+    lab.add_phone("SEP001122334455", &["--null-string"]).unwrap();
     lab.phone("SEP001122334455").play(&[]).unwrap();
     let mut found = Vec::new();
     for folder in ["etc", "run", "state", "log", "token", "phones"] {
@@ -48,7 +48,7 @@ fn no_file_but_the_phones_own_holds_a_private_key() {
 #[test]
 fn the_pin_and_the_authentication_string_are_in_no_log_and_no_record() {
     let lab = Lab::start(LabSettings::for_test("secrets-strings")).unwrap();
-    lab.casemate(&["phone", "add", "SEP001122334455", "--string", "9081726354"]).unwrap();
+    lab.add_phone("SEP001122334455", &["--string", "9081726354"]).unwrap();
     lab.phone("SEP001122334455").play(&["--string", "9081726354"]).unwrap();
     let pin = fs::read(lab.layout.pin()).unwrap();
     let mut searched = 0;

@@ -19,10 +19,9 @@ const PHONE: &str = "SEP001122334455";
 
 /// A lab whose CAPF waits two seconds for a silent phone, with one phone added.
 fn lab(name: &str, add: &[&str]) -> Lab {
-    let extra = vec![("capf", "step-timeout-ms = 2000".to_owned())];
+    let extra = vec![("capf", "session = { step-ms = 2000 }".to_owned())];
     let lab = Lab::start(LabSettings { extra, ..LabSettings::for_test(name) }).unwrap();
-    let arguments: Vec<&str> = ["phone", "add", PHONE, "--key", "p-256"].iter().chain(add).copied().collect();
-    lab.casemate(&arguments).unwrap();
+    lab.add_phone(PHONE, &[&["--key", "p-256"], add].concat()).unwrap();
     lab
 }
 
@@ -46,7 +45,7 @@ fn five_wrong_strings_lock_a_device_until_the_operator_acts() {
     assert!(locked.is_err(), "the right string after five wrong ones: {locked:?}");
     assert_eq!(lab.audited("DeviceLocked").unwrap().len(), 1);
     assert!(lab.audited("EnrolmentRefused").unwrap().len() >= 6);
-    lab.casemate(&["phone", "add", PHONE, "--key", "p-256", "--string", "97531864"]).unwrap();
+    lab.add_phone(PHONE, &["--key", "p-256", "--string", "97531864"]).unwrap();
     assert!(installed(&Caller::new(&lab, PHONE, Some("97531864")).unwrap().enrol()));
 }
 
@@ -162,7 +161,7 @@ fn a_thousand_idle_connections_leave_room_for_a_phone() {
             assert!(installed(&Caller::new(&lab, PHONE, None).unwrap().enrol()));
         }
         if port == Ports::HTTP {
-            lab.casemate(&["phone", "add", "SEP00000000C001", "--null-string"]).unwrap();
+            lab.add_phone("SEP00000000C001", &["--null-string"]).unwrap();
             lab.phone("SEP00000000C001").play(&["--via", "http"]).unwrap();
         }
     }

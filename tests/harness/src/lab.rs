@@ -170,6 +170,17 @@ impl Lab {
         Ok(self.audit()?.into_iter().filter(|record| record["CASEMATE_EVENT"] == event).collect())
     }
 
+    /// Adds the phone `name` as an operator would (`arguments` after the name), and waits until its configuration is signed
+    /// and published.
+    ///
+    /// # Errors
+    /// The console refuses, or there is no file within ten seconds.
+    pub fn add_phone(&self, name: &str, arguments: &[&str]) -> Result<(), LabError> {
+        self.casemate(&[&["phone", "add", name], arguments].concat())?;
+        let file = self.published("ctlprovider", &format!("{name}.cnf.xml.sgn"));
+        self.wait_for("the phone's signed configuration", Duration::from_secs(10), || program::present(&file))
+    }
+
     /// Waits until ctlprovider has published the trust list.
     ///
     /// # Errors

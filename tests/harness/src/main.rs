@@ -2,13 +2,7 @@
 //! `lab: ready`, and stays until Ctrl-C. `ONCE=1` stops after the phone; the exit code is 0 only if all held.
 #![forbid(unsafe_code)]
 
-use std::{
-    env,
-    error::Error,
-    io::Write,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{env, error::Error, io::Write, process::ExitCode, time::Instant};
 
 use casemate_harness::{Lab, LabError, LabSettings, Owner, Ports, programs};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,11 +32,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     step("seven keys in the token, each with its certificate", || lab.casemate(&["provision"]))?;
     step("trust list signed by ITLRecovery", || lab.wait_for_trust_list())?;
     let string = authentication_string()?;
-    step("phone added with an authentication string", || lab.casemate(&["phone", "add", PHONE, "--string", &string]))?;
-    step("its configuration signed by CallManager", || {
-        let file = lab.published("ctlprovider", &format!("{PHONE}.cnf.xml.sgn"));
-        lab.wait_for("the phone's signed configuration", Duration::from_secs(10), || file.exists())
-    })?;
+    step("phone added, its configuration signed by CallManager", || lab.add_phone(PHONE, &["--string", &string]))?;
     let tomcat = lab.published("certmgr", "tomcat.pem");
     let told = step("phone: trust list, configuration, TVS, enrolment", || {
         lab.phone(PHONE).play(&["--string", &string, "--ask-about", &tomcat.to_string_lossy()])

@@ -50,6 +50,25 @@ fn a_pulled_token_is_absent_and_never_empty() {
     });
 }
 
+/// Until the store has connected again, a token that is back may hide its private keys: that must not look like a half.
+#[test]
+fn a_token_that_is_back_is_not_taken_for_one_with_half_a_key() {
+    in_lab("absence::a_token_that_is_back_is_not_taken_for_one_with_half_a_key", |lab| {
+        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        store.generate(ID, "k", SPEC).unwrap();
+        pull(lab);
+        let away = store.inspect(ID, Some(SPEC));
+        assert!(matches!(away, Err(HsmError::TokenAbsent { .. })), "{away:?}");
+        put_back(lab);
+        match store.inspect(ID, Some(SPEC)) {
+            Ok(KeyState::Whole(_)) | Err(HsmError::TokenAbsent { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        store.reconnect().unwrap();
+        assert!(matches!(store.inspect(ID, Some(SPEC)).unwrap(), KeyState::Whole(_)));
+    });
+}
+
 #[test]
 fn a_token_that_comes_late_is_waited_for() {
     in_lab("absence::a_token_that_comes_late_is_waited_for", |lab| {

@@ -1,0 +1,157 @@
+//! The broker on a real PKCS#11 module. SoftHSM finds its settings by an environment variable that is read once a process, so
+//! each test runs itself again in a process of its own with the variable set.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows them in test functions; these are their own helpers
+
+mod rig;
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
+use casemate_audit::{AuditSettings, Auditor};
+use casemate_hsm_api::{HsmError, KeyRole, KeyStore};
+use casemate_hsm_pkcs11::{Pkcs11Settings, TokenName};
+use casemate_keyd::LateStore;
+use casemate_keyring::{BrokerState, Client, ClientSettings, Refusal};
+use casemate_post::Passed;
+use casemate_runtime::{config::Config, daemon::Daemon};
+use nix::sys::signal::{Signal, raise};
+use rig::{CERTMGR, Caller, Node, ROOT, TFTP, tls13};
+
+const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const FOLDER: &str = "CASEMATE_TEST_SOFTHSM";
+const USERS: &str = "certmgr = 1001\ntftp = 1004\n";
+
+/// The folder of this process's SoftHSM; nothing in the process that only runs the other one.
+fn in_own_process(test: &str) -> Option<PathBuf> {
+    if let Some(folder) = env::var_os(FOLDER) {
+        return Some(folder.into());
+    }
+    assert!(Path::new(MODULE).exists(), "{MODULE} is missing: install the package softhsm2");
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    fs::create_dir(&tokens).unwrap();
+    let conf = folder.path().join("softhsm2.conf");
+    fs::write(&conf, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display())).unwrap();
+    let status = Command::new(env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(FOLDER, folder.path())
+        .env("SOFTHSM2_CONF", &conf)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    None
+}
+
+fn make_token() {
+    let arguments = ["--init-token", "--free", "--label", "test", "--pin", "123456", "--so-pin", "12345678"];
+    let output = Command::new("softhsm2-util").args(arguments).output().expect("the package softhsm2 is missing");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn write_pin(node: &Node, pin: &str) {
+    let path = node.dir.path().join("pin");
+    fs::write(&path, pin).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn broker(node: &Node) -> Caller {
+    let path = node.dir.path();
+    let settings =
+        Pkcs11Settings::new(MODULE.into(), TokenName::Label("test".into()), path.join("pin"), path.to_owned());
+    let store: Arc<dyn KeyStore> = Arc::new(LateStore::open(settings).unwrap());
+    node.untested(store, node.record(), USERS)
+}
+
+#[test]
+fn a_token_that_comes_late_is_waited_for_and_holds_every_key() {
+    let Some(_) = in_own_process("a_token_that_comes_late_is_waited_for_and_holds_every_key") else { return };
+    let node = Node::new();
+    write_pin(&node, "123456");
+    let late = broker(&node);
+    assert!(matches!(late.0.attempt(), Err(HsmError::TokenAbsent { .. })));
+    assert!(matches!(late.generate(CERTMGR, KeyRole::Tvs), Err(Refusal::Unavailable(_))));
+    make_token();
+    late.0.bring_back().unwrap();
+    for role in KeyRole::ALL {
+        assert!(late.generate(CERTMGR, role).unwrap().1, "{role}");
+    }
+    drop(late);
+    let again = broker(&node);
+    again.0.bring_back().unwrap();
+    for role in KeyRole::ALL {
+        assert!(!again.generate(CERTMGR, role).unwrap().1, "{role}");
+    }
+    let status = again.status(ROOT).unwrap();
+    assert_eq!(status.keys.iter().filter(|(_, there)| *there == Some(true)).count(), 7);
+    let spki = again.key(TFTP, KeyRole::CallManagerEcdsa).unwrap().spki_der;
+    UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, spki).verify(&tls13(48), &again.handshake().unwrap()).unwrap();
+    again.identity(KeyRole::Capf);
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once_in_the_life_of_the_token() {
+    let Some(_) = in_own_process("a_wrong_pin_is_tried_once_in_the_life_of_the_token") else { return };
+    make_token();
+    let node = Node::new();
+    write_pin(&node, "999999");
+    // `open` tried it; the broker's attempts, of this process and of the next, do not.
+    for _ in 0..2 {
+        let broker = broker(&node);
+        assert!(matches!(broker.0.attempt(), Err(HsmError::PinRefusedBefore { .. })));
+        assert!(matches!(broker.status(ROOT).unwrap().state, BrokerState::OutOfService(_)));
+    }
+    assert_eq!(node.audited("TokenRefused"), 2, "once a process");
+    write_pin(&node, "123456");
+    let broker = broker(&node);
+    broker.0.bring_back().unwrap();
+    assert!(broker.generate(CERTMGR, KeyRole::CallManagerEcdsa).unwrap().1);
+}
+
+#[test]
+fn the_daemon_listens_once_its_token_is_there_and_stops_when_told() {
+    let Some(folder) = in_own_process("the_daemon_listens_once_its_token_is_there_and_stops_when_told") else { return };
+    let node = Node::new();
+    write_pin(&node, "123456");
+    let root = node.dir.path().display();
+    let uid = nix::unistd::geteuid().as_raw();
+    let text = format!(
+        "[paths]\nrun = '{root}'\nstate = '{root}/state'\netc = '{}'\n[users]\ncertmgr = {uid}\n\
+         [keyd]\npin-file = '{root}/pin'\npkcs11 = {{ module = '{MODULE}', token = 'test' }}\nbackoff = {{ limit-ms = 50 }}\n",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    fs::write(folder.join("casemate.toml"), text).unwrap();
+    let config = Config::load(&folder.join("casemate.toml")).unwrap();
+    let trail = AuditSettings { journal_socket: folder.join("none"), file: node.dir.path().join("journal.jsonl") };
+    let daemon = Daemon {
+        name: "keyd",
+        settings: config.section("keyd").unwrap(),
+        auditor: Arc::new(Auditor::open("casemate-keyd", &trail).unwrap()),
+        passed: Passed::testing(),
+        config,
+    };
+    let socket = node.dir.path().join("keyd.sock");
+    let serving = thread::spawn(move || casemate_keyd::serve(daemon).map_err(|error| error.to_string()));
+    while node.audited("TokenAbsent") == 0 {
+        assert!(!serving.is_finished(), "{:?}", serving.join());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!socket.exists(), "nobody is served before the token was tested");
+    make_token();
+    let client = Client::new(&Passed::testing(), &socket, ClientSettings::default());
+    while client.status().is_err() {
+        assert!(!serving.is_finished(), "{:?}", serving.join());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(client.generate(KeyRole::TomcatEcdsa).unwrap().1);
+    assert_eq!(nix::sys::prctl::get_dumpable(), Ok(false), "no dump of this process");
+    raise(Signal::SIGTERM).unwrap();
+    serving.join().unwrap().unwrap();
+}
