@@ -20,7 +20,7 @@ impl Used {
 
     /// What was used after `earlier`, by processes that ran then; those that used nothing are left out.
     pub(crate) fn since(&self, earlier: &Self) -> Vec<(&'static str, Duration)> {
-        let before = |name| earlier.0.iter().find(|(other, _)| *other == name).map(|(_, time)| *time);
+        let before = |name: &str| earlier.0.iter().find(|(other, _)| *other == name).map(|(_, time)| *time);
         let used = self.0.iter().filter_map(|(name, time)| Some((*name, time.checked_sub(before(name)?)?)));
         used.filter(|(_, time)| !time.is_zero()).collect()
     }
