@@ -339,6 +339,15 @@ registry! {
         /// Reason.
         reason: String,
     }
+    /// A phone asked whether it has to enrol, and has not.
+    EnrolmentNotNeeded = "02a6f1bd2bb942db8cbdc45dbb6eb534", Info, "{device} from {peer} has nothing to do" => {
+        /// Device.
+        device: String,
+        /// Peer.
+        peer: String,
+        /// Session.
+        session: u32,
+    }
     /// An LSC was signed and recorded before it was sent.
     CertificateIssued = "b3ab575dbed84f4ab4a2f4dd69cb194d", Notice, "LSC {serial} issued to {device} ({key}, by {mode})" => {
         /// Device.

@@ -1,6 +1,8 @@
 use std::{io, os::unix::net::UnixStream};
 
-use casemate_keyring::{BrokerState, FRAMING, Request, Response, Status};
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, LoginState, TokenInfo};
+use casemate_keyring::{BrokerState, FRAMING, KeyRecord, Request, Response, Status};
+use serde::Serialize;
 
 use crate::{ConsoleError, Out, json, node::Node, table::Table, text::plain};
 
@@ -8,9 +10,49 @@ use crate::{ConsoleError, Out, json, node::Node, table::Table, text::plain};
 pub(crate) fn list(node: &Node, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
     let status = status(node)?;
     if as_json {
-        return json::print(&status, out);
+        return json::print(&view(&status), out);
     }
     Ok(write!(out, "{}", render(&status))?)
+}
+
+/// What `--json` prints: a key is one flat object.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct View<'a> {
+    state: &'a BrokerState,
+    token: Option<&'a TokenInfo>,
+    keys: Vec<KeyView<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct KeyView<'a> {
+    role: KeyRole,
+    algorithm: KeyAlgorithm,
+    backup: Backup,
+    /// Nothing while the token is absent.
+    on_token: Option<bool>,
+    token: &'a str,
+    key_id: &'a str,
+    fingerprint: &'a str,
+}
+
+impl<'a> KeyView<'a> {
+    fn of((key, on_token): &'a (KeyRecord, Option<bool>)) -> Self {
+        Self {
+            role: key.role,
+            algorithm: key.algorithm,
+            backup: key.backup,
+            on_token: *on_token,
+            token: &key.token,
+            key_id: &key.key_id,
+            fingerprint: &key.fingerprint,
+        }
+    }
+}
+
+fn view(status: &Status) -> View<'_> {
+    View { state: &status.state, token: status.token.as_ref(), keys: status.keys.iter().map(KeyView::of).collect() }
 }
 
 /// What the key broker says. Asked without its client, which wants a passed self-test: the operator wants the status when
@@ -46,8 +88,8 @@ fn render(status: &Status) -> String {
         Some(token) => {
             let algorithms: Vec<String> = token.algorithms.iter().map(ToString::to_string).collect();
             let login = match token.login {
-                casemate_hsm_api::LoginState::User => "logged in",
-                casemate_hsm_api::LoginState::Public => "not logged in",
+                LoginState::User => "logged in",
+                LoginState::Public => "not logged in",
             };
             let lines = [
                 ("token", format!("{} (serial {})", token.label, token.serial)),
@@ -69,8 +111,8 @@ fn render(status: &Status) -> String {
     let mut table = Table::new(&["ROLE", "ALGORITHM", "BACKUP", "ON TOKEN", "TOKEN", "FINGERPRINT"]);
     for (key, present) in &status.keys {
         let backup = match key.backup {
-            casemate_hsm_api::Backup::None => "none",
-            casemate_hsm_api::Backup::Wrapped => "wrapped",
+            Backup::None => "none",
+            Backup::Wrapped => "wrapped",
         };
         let present = match present {
             Some(true) => "yes",
@@ -84,9 +126,6 @@ fn render(status: &Status) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, LoginState, TokenInfo};
-    use casemate_keyring::KeyRecord;
-
     use super::*;
 
     pub(crate) fn token() -> TokenInfo {
@@ -101,6 +140,24 @@ pub(crate) mod tests {
             login: LoginState::User,
             sessions: 9,
         }
+    }
+
+    #[test]
+    fn json_shows_a_key_as_one_flat_object() {
+        let key = KeyRecord {
+            role: KeyRole::Capf,
+            algorithm: KeyAlgorithm::Rsa2048,
+            backup: Backup::None,
+            key_id: "00".into(),
+            token: "0123".into(),
+            fingerprint: "ab".into(),
+            spki_der: Vec::new(),
+        };
+        let status = Status { state: BrokerState::Serving, token: Some(token()), keys: vec![(key, Some(true))] };
+        let shown = serde_json::to_value(view(&status)).unwrap();
+        assert_eq!(shown["keys"][0]["role"], "CAPF");
+        assert_eq!(shown["keys"][0]["on-token"], true);
+        assert_eq!(shown["token"]["label"], "casemate");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! What is in the shipped programs.
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 use std::{fs, process::Command};
 

@@ -102,11 +102,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         self.enrolment.deliver(&held.operation, serial, self.peer).await
     }
 
-    /// The time that the phone has now, for a whole message in either direction.
+    /// The time that the phone has now before it begins its message, or for taking ours.
     fn patience(&self) -> Duration {
-        let limits = &self.enrolment.limits;
-        let step = if self.session.is_generating() { limits.key_generation_ms } else { limits.step_ms };
-        Duration::from_millis(step).min(self.ends.saturating_duration_since(Instant::now()))
+        if self.session.is_generating() {
+            self.within_session(self.enrolment.limits.key_generation_ms)
+        } else {
+            self.step_limit()
+        }
+    }
+
+    fn step_limit(&self) -> Duration {
+        self.within_session(self.enrolment.limits.step_ms)
+    }
+
+    fn within_session(&self, milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds).min(self.ends.saturating_duration_since(Instant::now()))
     }
 
     async fn send(&mut self, message: &Message) -> Result<(), Refusal> {
@@ -126,9 +136,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         }
     }
 
+    /// The next message: the phone may think before it begins to send one, and must then send it without pausing.
     async fn receive(&mut self) -> Input {
         let step = self.session.step();
-        match timeout(self.patience(), self.read_message(step)).await {
+        let thinking = self.patience();
+        let outcome = match timeout(thinking, self.read_some(step)).await {
+            Ok(Ok(())) => timeout(self.step_limit(), self.read_message(step)).await,
+            Ok(Err(refusal)) => Ok(Err(refusal)),
+            Err(elapsed) => Err(elapsed),
+        };
+        match outcome {
             Ok(Ok(message)) => Input::Received(message),
             Ok(Err(refusal)) => Input::Failed(refusal),
             Err(_) => Input::Failed(Refusal::TimedOut { step }),
@@ -136,16 +153,23 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     }
 
     async fn read_message(&mut self, step: &'static str) -> Result<Message, Refusal> {
-        let mut buffer = Zeroizing::new([0; 2048]);
         loop {
             if let Some(message) = self.decoder.next_message()? {
                 return Ok(message);
             }
-            let wanted = self.decoder.wanted()?.min(buffer.len());
-            let place = buffer.get_mut(..wanted).unwrap_or_default();
-            match self.stream.read(place).await {
-                Ok(0) | Err(_) => return Err(Refusal::Closed { step }),
-                Ok(count) => self.decoder.push(place.get(..count).unwrap_or_default()),
+            self.read_some(step).await?;
+        }
+    }
+
+    async fn read_some(&mut self, step: &'static str) -> Result<(), Refusal> {
+        let mut buffer = Zeroizing::new([0; 2048]);
+        let wanted = self.decoder.wanted()?.min(buffer.len());
+        let place = buffer.get_mut(..wanted).unwrap_or_default();
+        match self.stream.read(place).await {
+            Ok(0) | Err(_) => Err(Refusal::Closed { step }),
+            Ok(count) => {
+                self.decoder.push(place.get(..count).unwrap_or_default());
+                Ok(())
             }
         }
     }
@@ -154,6 +178,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
         let (service, peer, reason) = ("capf".to_owned(), self.peer.to_string(), refusal.to_string());
         self.enrolment.auditor.record(&match (refusal, self.session.device()) {
             (Refusal::TimedOut { step }, None) => Event::ConnectionTimedOut { service, peer, step: (*step).to_owned() },
+            (Refusal::NothingToDo, Some(device)) => {
+                Event::EnrolmentNotNeeded { device: device.to_string(), peer, session: self.id }
+            }
             (_, Some(device)) => Event::EnrolmentRefused { device: device.to_string(), peer, session: self.id, reason },
             (_, None) => Event::ProtocolRefused { service, peer, reason },
         });
