@@ -1,16 +1,19 @@
-//! What the fault tests share: phones that misbehave at the door of a lab.
+//! What the fault tests share: phones that misbehave at the door of a lab, and a hand at its token.
 #![forbid(unsafe_code)]
+
+mod token;
 
 use std::{fs, sync::Arc, time::Duration};
 
 use casemate_harness::{Lab, Ports};
 use casemate_phone::{
     PhoneError,
-    capf::{AuthString, Behaviour, Enrolment, Fault, Outcome, Premade, enrol},
-    identity::{DeviceKey, KeySpec},
+    capf::{AuthString, Behaviour, Enrolment, Fault, KeyHolder, Outcome, Premade, enrol},
+    identity::{DeviceKey, KeySpec, Lsc},
     tls::Endpoint,
     trust::TrustList,
 };
+pub use token::Token;
 
 /// A phone with a P-256 key made beforehand, that knows the lab's trust list.
 pub struct Caller {
@@ -57,5 +60,36 @@ impl Caller {
     /// As the phone sees it.
     pub fn enrol(&self) -> Result<Outcome, PhoneError> {
         enrol(&self.enrolment, &mut Premade(Arc::clone(&self.key)))
+    }
+
+    /// Enrols once; `moment` runs when CAPF asks for the phone's key, in the middle of the session.
+    ///
+    /// # Errors
+    /// As the phone sees it.
+    pub fn enrol_with(&self, moment: impl FnOnce()) -> Result<Outcome, PhoneError> {
+        enrol(&self.enrolment, &mut Interrupted { premade: Premade(Arc::clone(&self.key)), moment: Some(moment) })
+    }
+}
+
+/// A key made beforehand, and something that happens before it is handed over.
+struct Interrupted<F> {
+    premade: Premade,
+    moment: Option<F>,
+}
+
+impl<F: FnOnce()> KeyHolder for Interrupted<F> {
+    fn is_ready(&self, spec: KeySpec) -> bool {
+        self.premade.is_ready(spec)
+    }
+
+    fn key(&mut self, spec: KeySpec) -> Result<Arc<DeviceKey>, PhoneError> {
+        if let Some(moment) = self.moment.take() {
+            moment();
+        }
+        self.premade.key(spec)
+    }
+
+    fn keep(&mut self, lsc: &Lsc) -> Result<(), PhoneError> {
+        self.premade.keep(lsc)
     }
 }

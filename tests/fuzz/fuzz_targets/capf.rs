@@ -93,7 +93,8 @@ fn converse(messages: Vec<Message>, mood: u8) {
     for message in messages {
         service.hear(&mut session, Input::Received(message), mood);
     }
-    service.hear(&mut session, Input::Failed(Refusal::Closed { step: session.step() }), mood);
+    let gone = Refusal::Closed { step: session.step() };
+    service.hear(&mut session, Input::Failed(gone), mood);
     assert!(service.ended, "a session whose connection is gone ends");
 }
 

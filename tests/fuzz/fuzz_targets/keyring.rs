@@ -53,7 +53,7 @@ fn check(SignRequest { role, scheme, purpose, message }: &SignRequest) {
         role: *role,
         algorithm,
         spki: &facts.spki_der,
-        subjects: std::slice::from_ref(&facts.subject_der),
+        certificates: std::slice::from_ref(facts),
         identities: &node.identities,
         limits: &node.limits,
         now: NOW,

@@ -214,6 +214,16 @@ impl Lab {
         token::count_objects(&self.layout)
     }
 
+    /// Runs `program` to its end under keyd's uid and with the token's settings file, and gives its standard output: for tools
+    /// that handle the token as whoever stands beside the machine could.
+    ///
+    /// # Errors
+    /// The program failed; the text is what it printed.
+    pub fn beside_keyd(&self, program: &str, arguments: &[&str]) -> Result<String, LabError> {
+        let output = program::finish(token::beside_keyd(&self.layout, program, arguments))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// A phone named `name`, with a folder of its own in the lab.
     #[must_use]
     pub fn phone(&self, name: &str) -> Phone<'_> {

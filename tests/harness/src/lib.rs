@@ -19,3 +19,4 @@ pub use lab::{Lab, Phone};
 pub use layout::{DAEMONS, Layout, Owner};
 pub use program::programs;
 pub use settings::{LabSettings, Ports};
+pub use token::{LABEL as TOKEN_LABEL, MODULE as TOKEN_MODULE};

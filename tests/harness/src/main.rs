@@ -1,8 +1,16 @@
 //! `make lab`: starts every daemon, provisions, adds a phone, plays it, prints each step with its time, then the addresses and
-//! `lab: ready`, and stays until Ctrl-C. `ONCE=1` stops after the phone; the exit code is 0 only if all held.
+//! `lab: ready`, and stays until Ctrl-C. `ONCE=1` stops after the phone; the exit code is 0 only if all held. `LAB_ADDRESS` is
+//! the address at which it listens, 127.0.0.1 if it is not set: two labs of one machine need two.
 #![forbid(unsafe_code)]
 
-use std::{env, error::Error, io::Write, process::ExitCode, time::Instant};
+use std::{
+    env,
+    error::Error,
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+    time::Instant,
+};
 
 use casemate_harness::{Lab, LabError, LabSettings, Owner, Ports, programs};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,8 +32,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     let target = programs();
     let target = target.parent().unwrap_or(&target);
     let started = Instant::now();
-    let lab =
-        step("token, settings and manifest of the programs", || Lab::prepare(LabSettings::new(target.join("lab"))))?;
+    let settings = LabSettings { address: address()?, ..LabSettings::new(target.join("lab")) };
+    let lab = step("token, settings and manifest of the programs", || Lab::prepare(settings))?;
     explain(&lab);
     step("power-on self-test", || lab.postd(&[]))?;
     step("daemons", || lab.start_daemons())?;
@@ -46,6 +54,12 @@ fn run() -> Result<(), Box<dyn Error>> {
         wait_for_the_end()?;
     }
     Ok(())
+}
+
+fn address() -> Result<IpAddr, String> {
+    let Some(text) = env::var_os("LAB_ADDRESS") else { return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)) };
+    let address = text.to_str().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| format!("LAB_ADDRESS is {}, which is no address", text.display()))
 }
 
 /// Waits for Ctrl-C or SIGTERM; the daemons are in process groups of their own and end after us, in order.

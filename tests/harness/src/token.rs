@@ -3,10 +3,10 @@ use std::{fs, path::Path, process::Command};
 use crate::{LabError, Layout, program};
 
 /// The token's label.
-pub(crate) const LABEL: &str = "casemate-lab";
+pub const LABEL: &str = "casemate-lab";
 
 /// Where Debian puts SoftHSM's module.
-pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
 /// SoftHSM's own settings file.
 pub(crate) fn softhsm_conf(layout: &Layout) -> std::path::PathBuf {
@@ -20,13 +20,17 @@ pub(crate) fn init(layout: &Layout) -> Result<(), LabError> {
         format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", layout.token().display());
     fs::write(&conf, text).map_err(LabError::file(&conf))?;
     let (user, officer) = (digits()?, digits()?);
-    let uid = layout.owner.uid("keyd");
-    let mut command = program::under(layout.owner, uid, Path::new("/usr/bin/softhsm2-util"));
-    command.env("SOFTHSM2_CONF", &conf);
-    command.args(["--init-token", "--free", "--label", LABEL, "--pin", &user, "--so-pin", &officer]);
-    program::finish(command)?;
+    let init = ["--init-token", "--free", "--label", LABEL, "--pin", &user, "--so-pin", &officer];
+    program::finish(beside_keyd(layout, "softhsm2-util", &init))?;
     fs::write(layout.pin(), &user).map_err(LabError::file(layout.pin()))?;
-    layout.own(&layout.pin(), 0o400, Some(uid))
+    layout.own(&layout.pin(), 0o400, Some(layout.owner.uid("keyd")))
+}
+
+/// A command under keyd's uid that finds the token.
+pub(crate) fn beside_keyd(layout: &Layout, program: &str, arguments: &[&str]) -> Command {
+    let mut command = program::under(layout.owner, layout.owner.uid("keyd"), &Path::new("/usr/bin").join(program));
+    command.env("SOFTHSM2_CONF", softhsm_conf(layout)).args(arguments);
+    command
 }
 
 /// Twelve random digits from the kernel.
@@ -48,9 +52,9 @@ pub(crate) fn check_installed() -> Result<(), LabError> {
 /// How many private and how many public keys are on the token, as OpenSC's `pkcs11-tool` sees them.
 pub(crate) fn count_objects(layout: &Layout) -> Result<(usize, usize), LabError> {
     let pin = fs::read_to_string(layout.pin()).map_err(LabError::file(layout.pin()))?;
-    let mut command = program::under(layout.owner, layout.owner.uid("keyd"), Path::new("/usr/bin/pkcs11-tool"));
-    command.env("SOFTHSM2_CONF", softhsm_conf(layout)).env("LAB_PIN", pin.trim());
-    command.args(["--module", MODULE, "--token-label", LABEL, "--login", "--pin", "env:LAB_PIN", "--list-objects"]);
+    let list = ["--module", MODULE, "--token-label", LABEL, "--login", "--pin", "env:LAB_PIN", "--list-objects"];
+    let mut command = beside_keyd(layout, "pkcs11-tool", &list);
+    command.env("LAB_PIN", pin.trim());
     let output = program::finish(command)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
