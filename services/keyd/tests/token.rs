@@ -3,10 +3,10 @@
 
 mod rig;
 
-use std::{fs, thread, time::Duration};
+use std::{fs, sync::Arc, thread, time::Duration};
 
 use casemate_hsm_api::HsmError;
-use casemate_hsm_fake::PinFault;
+use casemate_hsm_fake::{FakeSettings, FakeStore, FakeToken, PinFault};
 use casemate_keyring::{BrokerState, Refusal};
 use rig::{CERTMGR, Caller, Node, ROOT};
 
@@ -92,6 +92,23 @@ fn an_absent_token_is_waited_for_tested_again_and_serves() {
     assert_eq!(node.audited("KeyMissing"), 0);
 }
 
+/// Nobody's request reaches a token that lacks every key, so the broker itself must see it go.
+#[test]
+fn another_token_that_goes_away_is_noticed_without_a_request() {
+    let mut node = Node::new();
+    drop(ready(&node));
+    node.token = FakeToken::new("FAKE2");
+    let broker = node.broker_on(Arc::new(FakeStore::open(&node.token, FakeSettings::default()).unwrap()));
+    assert!(matches!(broker.handshake(), Err(Refusal::KeyMissing(_))));
+    let keeper = broker.clone();
+    let lost = thread::spawn(move || keeper.0.until_lost());
+    thread::sleep(Duration::from_millis(60));
+    assert!(!lost.is_finished(), "it is there");
+    node.token.set_absent(true);
+    lost.join().unwrap();
+    assert!(matches!(state(&broker), BrokerState::Waiting(_)));
+}
+
 #[test]
 fn a_refused_pin_is_tried_once_and_again_only_when_its_file_changed() {
     let node = Node::new();
@@ -121,12 +138,12 @@ fn a_refused_pin_is_tried_once_and_again_only_when_its_file_changed() {
 fn a_slow_token_is_unavailable_and_looked_at_again() {
     let node = Node::new();
     drop(ready(&node));
-    let quick = casemate_hsm_fake::FakeSettings {
+    let quick = FakeSettings {
         call_timeout: Duration::from_millis(30),
-        ..casemate_hsm_fake::FakeSettings::default()
+        ..FakeSettings::default()
     };
-    let store = casemate_hsm_fake::FakeStore::open(&node.token, quick).unwrap();
-    let broker = node.broker_on(std::sync::Arc::new(store));
+    let store = FakeStore::open(&node.token, quick).unwrap();
+    let broker = node.broker_on(Arc::new(store));
     node.token.set_hanging(true);
     assert!(matches!(broker.handshake(), Err(Refusal::Unavailable(_))));
     assert!(matches!(state(&broker), BrokerState::Waiting(_)));

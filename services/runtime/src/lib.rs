@@ -10,3 +10,4 @@ pub mod listener;
 pub mod log;
 pub mod peer;
 pub mod publish;
+pub mod refusals;

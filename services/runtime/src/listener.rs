@@ -14,15 +14,16 @@ use std::{
 };
 
 use casemate_audit::{Auditor, Event};
-use rustls::{ServerConfig, server::Acceptor};
+use rustls::{HandshakeKind, ServerConfig, server::Acceptor};
 use serde::Deserialize;
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::Semaphore,
     task::spawn_blocking,
     time::timeout,
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -54,9 +55,41 @@ pub struct Gate {
     service: &'static str,
     limits: Limits,
     auditor: Arc<Auditor>,
-    connected: Mutex<HashMap<IpAddr, usize>>,
+    connected: Mutex<Connected>,
     last_refusal: Mutex<Option<Instant>>,
     suppressed: AtomicU64,
+}
+
+/// Who is connected: addresses without a connection are not in the map, so that refused ones cost no memory.
+#[derive(Default)]
+struct Connected {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Connected {
+    /// Counts one more from `address`, or names the limit that forbids it.
+    fn add(&mut self, address: IpAddr, limits: &Limits) -> Result<(), &'static str> {
+        if self.all >= limits.connections {
+            return Err("connections");
+        }
+        if self.by_address.get(&address).is_some_and(|here| *here >= limits.connections_per_address) {
+            return Err("connections-per-address");
+        }
+        self.all += 1;
+        *self.by_address.entry(address).or_default() += 1;
+        Ok(())
+    }
+
+    fn remove(&mut self, address: IpAddr) {
+        if let Some(here) = self.by_address.get_mut(&address) {
+            self.all -= 1;
+            *here -= 1;
+            if *here == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
 }
 
 /// A place at the [`Gate`], given back when dropped.
@@ -83,21 +116,14 @@ impl Gate {
     #[must_use]
     pub fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
         let address = peer.ip().to_canonical();
-        let limit = {
-            let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-            let all: usize = connected.values().sum();
-            let here = connected.entry(address).or_default();
-            if all >= self.limits.connections {
-                "connections"
-            } else if *here >= self.limits.connections_per_address {
-                "connections-per-address"
-            } else {
-                *here += 1;
-                return Some(Place { gate: Arc::clone(self), address });
+        let added = self.connected.lock().unwrap_or_else(PoisonError::into_inner).add(address, &self.limits);
+        match added {
+            Ok(()) => Some(Place { gate: Arc::clone(self), address }),
+            Err(limit) => {
+                self.audit_refusal(peer, limit);
+                None
             }
-        };
-        self.audit_refusal(peer, limit);
-        None
+        }
     }
 
     fn audit_refusal(&self, peer: SocketAddr, limit: &str) {
@@ -118,13 +144,7 @@ impl Gate {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut connected = self.gate.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = connected.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                connected.remove(&self.address);
-            }
-        }
+        self.gate.connected.lock().unwrap_or_else(PoisonError::into_inner).remove(self.address);
     }
 }
 
@@ -166,22 +186,18 @@ where
 }
 
 /// Serves TLS: as [`serve`], with the handshake done before `connection` sees the stream.
-///
-/// The server signs while it reads the ClientHello, and the signature waits for the token; so that step runs on the blocking
-/// pool, at most `limits.handshakes` at a time, and never on a thread that serves other phones.
 pub async fn serve_tls<C, R>(listener: TcpListener, gate: Arc<Gate>, tls: Arc<ServerConfig>, connection: C)
 where
     C: Fn(TlsStream<TcpStream>, SocketAddr) -> R + Clone + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
-    let handshakes = Arc::new(Semaphore::new(gate.limits.handshakes));
+    let handshakes = Handshakes::new(gate.limits.handshakes, tls);
     let inner = Arc::clone(&gate);
     serve(listener, gate, move |stream, peer| {
-        let (gate, tls, handshakes, connection) =
-            (Arc::clone(&inner), Arc::clone(&tls), Arc::clone(&handshakes), connection.clone());
+        let (gate, handshakes, connection) = (Arc::clone(&inner), handshakes.clone(), connection.clone());
         async move {
             let limit = Duration::from_millis(gate.limits.handshake_ms);
-            match timeout(limit, handshake(stream, tls, handshakes)).await {
+            match timeout(limit, handshakes.finish(stream, limit)).await {
                 Ok(Ok(stream)) => connection(stream, peer).await,
                 Ok(Err(error)) => gate.auditor.record(&Event::TlsRefused {
                     service: gate.service.into(),
@@ -199,21 +215,57 @@ where
     .await;
 }
 
-async fn handshake(
-    stream: TcpStream,
+/// Handshakes on the blocking pool, a bounded number at a time: the server signs while it reads a ClientHello, the signature
+/// waits for the token, and that must never hold up a thread that serves other phones.
+#[derive(Clone)]
+struct Handshakes {
     tls: Arc<ServerConfig>,
-    handshakes: Arc<Semaphore>,
-) -> io::Result<TlsStream<TcpStream>> {
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let permit = handshakes.acquire_owned().await.map_err(io::Error::other)?;
-    let accept = spawn_blocking(move || {
-        let accept = hello.into_stream(tls);
-        drop(permit);
-        accept
-    })
-    .await
-    .map_err(io::Error::other)?;
-    accept.await
+    first: Arc<Semaphore>,
+    /// Apart from `first`, for a peer that was sent a HelloRetryRequest (RFC 8446, 4.1.4) is waited for while it has a place:
+    /// a slow one must not take the places of those that need no waiting.
+    retried: Arc<Semaphore>,
+}
+
+impl Handshakes {
+    fn new(at_a_time: usize, tls: Arc<ServerConfig>) -> Self {
+        Self { tls, first: Arc::new(Semaphore::new(at_a_time)), retried: Arc::new(Semaphore::new(at_a_time)) }
+    }
+
+    async fn finish(&self, stream: TcpStream, limit: Duration) -> io::Result<TlsStream<TcpStream>> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let (accept, retried) = self.read_hello(hello).await?;
+        if !retried {
+            return accept.await;
+        }
+        // The signature comes with the second ClientHello, which is read inside `accept`.
+        if let Some(socket) = accept.get_ref() {
+            socket.readable().await?;
+        }
+        let permit = Arc::clone(&self.retried).acquire_owned().await.map_err(io::Error::other)?;
+        let runtime = Handle::current();
+        spawn_blocking(move || {
+            let _permit = permit;
+            runtime.block_on(timeout(limit, accept)).map_err(io::Error::other)?
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+
+    /// Answers the ClientHello; `true` when the answer is a HelloRetryRequest.
+    async fn read_hello(&self, hello: StartHandshake<TcpStream>) -> io::Result<(Accept<TcpStream>, bool)> {
+        let permit = Arc::clone(&self.first).acquire_owned().await.map_err(io::Error::other)?;
+        let tls = Arc::clone(&self.tls);
+        spawn_blocking(move || {
+            let _permit = permit;
+            let mut retried = false;
+            let accept = hello.into_stream_with(tls, |connection| {
+                retried = connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+            });
+            (accept, retried)
+        })
+        .await
+        .map_err(io::Error::other)
+    }
 }
 
 /// What the operator should know of a failed handshake.
@@ -251,12 +303,17 @@ mod tests {
     fn one_address_cannot_take_every_place_and_places_come_back() {
         let (gate, dir) = gate(Limits { connections: 3, connections_per_address: 2, ..Limits::default() });
         let first = gate.admit(from(1)).unwrap();
-        let _second = gate.admit(from(1)).unwrap();
+        let second = gate.admit(from(1)).unwrap();
         assert!(gate.admit(from(1)).is_none());
-        let _third = gate.admit(from(2)).unwrap();
+        let third = gate.admit(from(2)).unwrap();
         assert!(gate.admit(from(3)).is_none());
         drop(first);
         assert!(gate.admit(from(3)).is_some());
+        let fourth = gate.admit(from(4)).unwrap();
+        assert!((10..200).all(|host| gate.admit(from(host)).is_none()));
+        drop(fourth);
+        drop((second, third));
+        assert!(gate.connected.lock().unwrap().by_address.is_empty(), "a refused address is forgotten");
         let trail = std::fs::read_to_string(dir.path().join("journal.jsonl")).unwrap();
         assert_eq!(trail.matches("ConnectionRefused").count(), 1, "one event for a flood: {trail}");
     }

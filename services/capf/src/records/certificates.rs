@@ -1,9 +1,12 @@
+use std::net::SocketAddr;
+
 use casemate_store::sqlx;
 use time::OffsetDateTime;
 
 use super::{
     Records, RecordsError,
     operations::{Operation, State, end},
+    outbox::{Due, Notice},
     touch,
 };
 
@@ -68,7 +71,8 @@ impl Records {
             .await?)
     }
 
-    /// Records a signed certificate, unless the operation ended meanwhile, has one for the same key, or has had `limit`.
+    /// Records a signed certificate for the phone at `peer`, unless the operation ended meanwhile, has one for the same key, or
+    /// has had `limit`.
     ///
     /// # Errors
     /// It is not on record and must not be sent.
@@ -77,12 +81,14 @@ impl Records {
         operation: &Operation,
         new: NewCertificate,
         limit: u32,
+        peer: SocketAddr,
         now: OffsetDateTime,
     ) -> Result<Admission, RecordsError> {
         let (id, device, mode, key) =
             (operation.id, operation.device.clone(), operation.mode.name(), operation.key.to_string());
-        self.store
-            .write(move |connection| {
+        let (admission, due) = self
+            .store
+            .write::<_, RecordsError, _>(move |connection| {
                 Box::pin(async move {
                     let digest = new.key_digest.as_slice();
                     let known: Option<(String, Vec<u8>)> =
@@ -99,9 +105,9 @@ impl Records {
                     .fetch_one(&mut *connection)
                     .await?;
                     match (pending, known) {
-                        (false, _) => return Ok(Admission::NotPending),
-                        (true, Some((serial, der))) => return Ok(Admission::Known { serial, der }),
-                        (true, None) if had >= limit => return Ok(Admission::TooMany),
+                        (false, _) => return Ok((Admission::NotPending, None)),
+                        (true, Some((serial, der))) => return Ok((Admission::Known { serial, der }, None)),
+                        (true, None) if had >= limit => return Ok((Admission::TooMany, None)),
                         (true, None) => {}
                     }
                     sqlx::query(
@@ -109,25 +115,37 @@ impl Records {
                          (serial, operation, device, mode, key, key_digest, request_digest, not_after, der, issued)
                          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     )
-                    .bind(new.serial)
+                    .bind(&new.serial)
                     .bind(id)
                     .bind(device.as_str())
                     .bind(mode)
-                    .bind(key)
+                    .bind(&key)
                     .bind(digest)
                     .bind(new.request_digest.as_slice())
                     .bind(new.not_after.unix_timestamp())
                     .bind(new.der)
                     .bind(now.unix_timestamp())
-                    .execute(connection)
+                    .execute(&mut *connection)
                     .await?;
-                    Ok(Admission::Recorded)
+                    let notice = Notice::Issued {
+                        device: device.to_string(),
+                        serial: new.serial,
+                        operation: id,
+                        mode: mode.to_owned(),
+                        key,
+                        key_digest: hex::encode(new.key_digest),
+                        request_digest: hex::encode(new.request_digest),
+                        peer,
+                    };
+                    Ok((Admission::Recorded, Some(Due::put(connection, notice).await?)))
                 })
             })
-            .await
+            .await?;
+        self.outbox.record(due);
+        Ok(admission)
     }
 
-    /// Records that the device confirmed the certificate of `serial`, ends its operation and erases what was kept of the string.
+    /// Records that the device, at `peer`, confirmed the certificate of `serial`, ends its operation and erases what was kept of the string.
     /// An operation that an operator replaced meanwhile stays replaced.
     ///
     /// # Errors
@@ -136,15 +154,17 @@ impl Records {
         &self,
         operation: &Operation,
         serial: String,
+        peer: SocketAddr,
         now: OffsetDateTime,
     ) -> Result<(), RecordsError> {
         let (id, device, now) = (operation.id, operation.device.clone(), now.unix_timestamp());
-        self.store
-            .write(move |connection| {
+        let due = self
+            .store
+            .write::<_, RecordsError, _>(move |connection| {
                 Box::pin(async move {
                     sqlx::query("UPDATE certificates SET delivered = ? WHERE serial = ? AND delivered IS NULL")
                         .bind(now)
-                        .bind(serial)
+                        .bind(&serial)
                         .execute(&mut *connection)
                         .await?;
                     let is_pending: bool = sqlx::query_scalar(
@@ -157,9 +177,12 @@ impl Records {
                         end(connection, device.as_str(), State::Delivered, now).await?;
                         touch(connection, device.as_str()).await?;
                     }
-                    Ok(())
+                    let notice = Notice::Delivered { device: device.to_string(), serial, operation: id, peer };
+                    Due::put(connection, notice).await
                 })
             })
-            .await
+            .await?;
+        self.outbox.record([due]);
+        Ok(())
     }
 }

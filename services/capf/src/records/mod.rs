@@ -3,12 +3,14 @@
 
 mod certificates;
 mod operations;
+mod outbox;
 mod schema;
 mod views;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
+use casemate_audit::Auditor;
 use casemate_store::{
     Store, StoreError, StoreSettings,
     sqlx::{self, SqliteConnection},
@@ -19,6 +21,7 @@ pub use self::{
     certificates::{Admission, NewCertificate},
     operations::{Failures, NewOperation, Operation, State},
 };
+use self::outbox::Outbox;
 use crate::{
     authentication::{AuthenticationString, NoRandom, Verifier, VerifierKey},
     protocol::Password,
@@ -49,19 +52,21 @@ impl From<sqlx::Error> for RecordsError {
     }
 }
 
-/// The records of CAPF. Cheap to clone.
+/// The records of CAPF. What is changed here is audited here, for the event belongs to the commit. Cheap to clone.
 #[derive(Clone)]
 pub struct Records {
     store: Store,
     key: VerifierKey,
+    outbox: Outbox,
 }
 
 impl Records {
-    /// Opens or makes the file at `path`.
+    /// Opens or makes the file at `path`. Changes go to `auditor`, first those that an earlier process was stopped before
+    /// recording.
     ///
     /// # Errors
     /// It cannot be used.
-    pub async fn open(path: &Path, settings: StoreSettings) -> Result<Self, RecordsError> {
+    pub async fn open(path: &Path, settings: StoreSettings, auditor: Arc<Auditor>) -> Result<Self, RecordsError> {
         let store = Store::open(path, schema::MIGRATIONS, settings).await?;
         let mut fresh = zeroize::Zeroizing::new([0; 32]);
         rand::fill(fresh.as_mut()).map_err(|_| NoRandom)?;
@@ -78,7 +83,18 @@ impl Records {
             .await?;
         let key = zeroize::Zeroizing::new(key);
         let key = key.as_slice().try_into().map_err(|_| strange("key of verifiers", "this store"))?;
-        Ok(Self { store, key: VerifierKey::new(key) })
+        let outbox = Outbox::new(store.clone(), auditor);
+        outbox.record_left().await?;
+        Ok(Self { store, key: VerifierKey::new(key), outbox })
+    }
+
+    /// Forgets audit events that are in the trail. Without this they would be recorded again at the next start; often, it
+    /// costs one write for all of them, and none when there are none.
+    ///
+    /// # Errors
+    /// They are still kept, and forgotten by the next call.
+    pub async fn forget_recorded_events(&self) -> Result<(), RecordsError> {
+        self.outbox.clear().await
     }
 
     /// Whether `presented` is the string of `operation`. A null-string operation has none, so nothing is.

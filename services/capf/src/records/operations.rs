@@ -1,10 +1,14 @@
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use casemate_hsm_api::KeyAlgorithm;
 use casemate_store::sqlx::{self, SqliteConnection};
 use time::OffsetDateTime;
 
-use super::{Records, RecordsError, after, strange, touch};
+use super::{
+    Records, RecordsError, after,
+    outbox::{Due, Notice},
+    strange, touch,
+};
 use crate::{
     authentication::{AuthenticationString, Mode, Verifier},
     device::DeviceName,
@@ -116,17 +120,19 @@ fn operation((id, device, mode, key, state, failures, expires, salt, tag): Row) 
 }
 
 impl Records {
-    /// Sets `new` as the pending operation of its device, in place of one that may be pending. Returns its number.
+    /// Sets `new` as the pending operation of its device for the user `uid`, in place of one that may be pending. Returns its
+    /// number.
     ///
     /// # Errors
     /// Nothing was changed.
-    pub async fn add(&self, new: NewOperation, now: OffsetDateTime) -> Result<i64, RecordsError> {
+    pub async fn add(&self, new: NewOperation, uid: u32, now: OffsetDateTime) -> Result<i64, RecordsError> {
         let verifier = new.string.as_ref().map(|string| self.verifier(string)).transpose()?;
         let mode = if verifier.is_some() { Mode::AuthenticationString } else { Mode::NullString };
         let expires = new.lifetime.map(|lifetime| after(now, lifetime));
         let (salt, tag) = verifier.map(|verifier| (verifier.salt.to_vec(), verifier.tag)).unzip();
-        self.store
-            .write(move |connection| {
+        let (id, due) = self
+            .store
+            .write::<_, RecordsError, _>(move |connection| {
                 Box::pin(async move {
                     let (device, now) = (new.device.as_str(), now.unix_timestamp());
                     // Negative until `touch`, so that it is unique and no reader asks for it.
@@ -153,10 +159,13 @@ impl Records {
                     .fetch_one(&mut *connection)
                     .await?;
                     touch(connection, device).await?;
-                    Ok(id)
+                    let (device, mode, key) = (device.to_owned(), mode.name().to_owned(), new.key.to_string());
+                    Ok((id, Due::put(connection, Notice::Added { device, mode, key, uid }).await?))
                 })
             })
-            .await
+            .await?;
+        self.outbox.record([due]);
+        Ok(id)
     }
 
     /// The latest operation of `device`; nothing for a device that nobody added.
@@ -174,8 +183,8 @@ impl Records {
         row.map(operation).transpose()
     }
 
-    /// Counts a wrong string against a pending operation and locks it at `limit`. What a locked operation kept of its string
-    /// is erased.
+    /// Counts a wrong string from `peer` against a pending operation and locks it at `limit`. What a locked operation kept of
+    /// its string is erased. Nothing when the operation is no longer pending: there is nothing to count against.
     ///
     /// # Errors
     /// Nothing was counted; the attempt must then be treated as if the records were out of reach.
@@ -183,11 +192,13 @@ impl Records {
         &self,
         operation: &Operation,
         limit: u32,
+        peer: SocketAddr,
         now: OffsetDateTime,
-    ) -> Result<Failures, RecordsError> {
+    ) -> Result<Option<Failures>, RecordsError> {
         let (id, device, now) = (operation.id, operation.device.clone(), now.unix_timestamp());
-        self.store
-            .write(move |connection| {
+        let (failures, due) = self
+            .store
+            .write::<_, RecordsError, _>(move |connection| {
                 Box::pin(async move {
                     let count: Option<i64> = sqlx::query_scalar(
                         "UPDATE operations SET failures = failures + 1 WHERE id = ? AND state = 'pending' RETURNING failures",
@@ -195,15 +206,21 @@ impl Records {
                     .bind(id)
                     .fetch_optional(&mut *connection)
                     .await?;
-                    let count = count.map_or(Ok(limit), u32::try_from).map_err(|_| strange("failures", id))?;
+                    let Some(count) = count else { return Ok((None, None)) };
+                    let count = u32::try_from(count).map_err(|_| strange("failures", id))?;
                     let locked = count >= limit && end(connection, device.as_str(), State::Locked, now).await?;
+                    let mut due = None;
                     if locked {
                         touch(connection, device.as_str()).await?;
+                        let notice = Notice::Locked { device: device.to_string(), failures: count, peer };
+                        due = Some(Due::put(connection, notice).await?);
                     }
-                    Ok(Failures { count, locked })
+                    Ok((Some(Failures { count, locked }), due))
                 })
             })
-            .await
+            .await?;
+        self.outbox.record(due);
+        Ok(failures)
     }
 
     /// Ends every pending operation that has run out at `now`, at most `limit` of them, and says which.
@@ -218,22 +235,27 @@ impl Records {
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        self.store
-            .write(move |connection| {
+        let (ended, due) = self
+            .store
+            .write::<_, RecordsError, _>(move |connection| {
                 Box::pin(async move {
                     // Again, for a delivery may have been quicker.
                     let found: Vec<(String, i64)> =
                         sqlx::query_as(FIND).bind(now).bind(limit).fetch_all(&mut *connection).await?;
-                    let mut ended = Vec::with_capacity(found.len());
+                    let (mut ended, mut due) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
                     for (device, id) in found {
                         end(connection, &device, State::Expired, now).await?;
                         touch(connection, &device).await?;
+                        let notice = Notice::Expired { device: device.clone(), operation: id };
+                        due.push(Due::put(connection, notice).await?);
                         ended.push((DeviceName::try_from(device).map_err(|_| strange("device", id))?, id));
                     }
-                    Ok(ended)
+                    Ok((ended, due))
                 })
             })
-            .await
+            .await?;
+        self.outbox.record(due);
+        Ok(ended)
     }
 }
 

@@ -1,8 +1,10 @@
 use casemate_store::Migration;
 
 /// The schema of `capf.db`. Times are seconds since 1970. Nothing is ever deleted but what an authentication string left, when
-/// its operation ends.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
+/// its operation ends, and what stood in `outbox`, when it is in the audit trail.
+pub(super) const MIGRATIONS: &[Migration] = &[FIRST, OUTBOX];
+
+const FIRST: Migration = Migration {
     number: 1,
     name: "devices, operations, certificates",
     sql: "
@@ -48,4 +50,13 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX certificates_of_device ON certificates (device, issued);
     ",
-}];
+};
+
+const OUTBOX: Migration = Migration {
+    number: 2,
+    name: "outbox",
+    sql: "
+    -- Audit events of changes on record that may not be in the audit trail yet (JSON).
+    CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, notice TEXT NOT NULL) STRICT;
+    ",
+};

@@ -261,13 +261,25 @@ impl Token {
         }
     }
 
-    /// Returns when the token does not serve any more.
+    /// Returns when the token does not serve any more. One that lacks recorded keys may be another that was put in the right one's
+    /// place: it is looked at again and again, for requests of its missing keys do not reach it and would never find out that the
+    /// right one is back.
     pub(crate) fn until_lost(&self) {
-        let standing = self
-            .changed
-            .wait_while(self.standing(), |standing| matches!(standing, Standing::Serving(_)))
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(standing);
+        let mut waits = self.patience.backoff.waits();
+        loop {
+            let wait = waits.next().unwrap_or_default();
+            let serves = |standing: &mut Standing| matches!(standing, Standing::Serving(_));
+            let waited = self.changed.wait_timeout_while(self.standing(), wait, serves);
+            let standing = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let Standing::Serving(serving) = &*standing else { return };
+            let serving = Arc::clone(serving);
+            drop(standing);
+            if !serving.missing.is_empty()
+                && let Err(error) = self.store.token().and_then(|_| self.store.keys())
+            {
+                self.note(&error, &serving);
+            }
+        }
     }
 }
 
