@@ -6,10 +6,7 @@ mod cases;
 mod report;
 mod verify;
 
-use std::time::Duration;
-
-use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore, SignatureScheme};
-use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Settings, Pkcs11Store, RawRate};
+use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore};
 
 pub use cases::run;
 pub use report::{Case, Report};
@@ -56,18 +53,4 @@ impl Default for Extent {
     fn default() -> Self {
         Self { algorithms: KeyAlgorithm::ALL.to_vec(), threads: 8, signatures: 50 }
     }
-}
-
-/// Signatures a second that a token makes in one session with nothing around it: what every number above it is held against.
-/// Opens the token in this process, which must not have it open.
-///
-/// # Errors
-/// As [`Pkcs11Store::open`] and [`Pkcs11Store::raw_rate`].
-pub fn raw_rate(
-    settings: Pkcs11Settings,
-    key: KeyId,
-    scheme: SignatureScheme,
-    duration: Duration,
-) -> Result<RawRate, Pkcs11Error> {
-    Ok(Pkcs11Store::open(settings)?.raw_rate(key, scheme, duration)?)
 }

@@ -1,7 +1,6 @@
 //! Keys in a PKCS#11 token. The only crate that links `cryptoki`, and so the only one that loads a token's C library.
 //!
-//! What PKCS#11 shares among all of a process, this crate makes one of: one `C_Initialize` a module ([`init_token`] and
-//! [`Pkcs11Store`] share it), one login held by one session that does nothing else, and a bounded pool of sessions, each on a
+//! What PKCS#11 shares among all of a process, this crate makes one of: one `C_Initialize` a module, one login held by one session that does nothing else, and a bounded pool of sessions, each on a
 //! thread of its own with one bounded queue before them. Every C call runs on such a thread and is given up after a limit, so
 //! a token that hangs costs a thread and never a caller.
 //!
@@ -16,7 +15,6 @@ mod login;
 mod module;
 mod pin;
 mod pool;
-mod provision;
 mod public;
 mod rate;
 mod refusal;
@@ -26,13 +24,10 @@ mod store;
 mod template;
 mod token;
 mod verify;
-mod wait;
 mod worker;
 
 pub use error::Pkcs11Error;
 pub use pin::read_pin;
-pub use provision::init_token;
 pub use rate::RawRate;
 pub use settings::{Backoff, Pkcs11Settings, TokenName};
 pub use store::Pkcs11Store;
-pub use wait::wait_for_token;

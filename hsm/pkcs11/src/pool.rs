@@ -52,6 +52,8 @@ struct State {
     generation: u64,
     target: Option<Target>,
     closing: bool,
+    /// The lease was given back.
+    released: bool,
 }
 
 type Job = Box<dyn FnOnce(&mut Worker) -> Ended + Send>;
@@ -170,10 +172,9 @@ impl Drop for Pool {
         state.closing = true;
         state.jobs.clear();
         self.shared.work.notify_all();
-        let state = self.shared.wait_quiet(state, self.limit, |state| state.live > 0);
-        if state.live == 0 && state.hung == 0 {
-            self.shared.lease.release();
-        }
+        self.shared.release_if_over(&mut state);
+        // A thread whose call hangs gives the lease back when it returns.
+        drop(self.shared.wait_quiet(state, self.limit, |state| state.live > 0));
     }
 }
 
@@ -282,8 +283,18 @@ impl Shared {
             }
         }
         worker.close();
-        self.state().live -= 1;
+        let mut state = self.state();
+        state.live -= 1;
+        self.release_if_over(&mut state);
         self.quiet.notify_all();
+    }
+
+    /// Gives the module to the next who opens it, once, when the pool is closed and no thread of it is in the module any more.
+    fn release_if_over(&self, state: &mut State) {
+        if state.closing && !state.released && state.live == 0 && state.hung == 0 {
+            state.released = true;
+            self.lease.release();
+        }
     }
 
     /// The next job; closes an outdated session meanwhile. Nothing when the pool closes.
@@ -313,6 +324,7 @@ impl Shared {
         if missed {
             state.live += 1;
         }
+        self.release_if_over(&mut state);
         self.quiet.notify_all();
         missed
     }

@@ -44,14 +44,27 @@ struct Connection {
 }
 
 impl Pkcs11Store {
-    /// Loads the module, finds the token, logs in with the PIN of the PIN file.
+    /// Finds the token and logs in, as [`Pkcs11Store::prepare`] and [`Pkcs11Store::connect`] one after the other: for a
+    /// process that has no use for a token that comes late.
     ///
     /// # Errors
-    /// Every [`Pkcs11Error`]. For [`HsmError::TokenAbsent`] see [`crate::wait_for_token`]; a refused PIN is final.
+    /// As those two.
     pub fn open(settings: Pkcs11Settings) -> Result<Self, Pkcs11Error> {
+        let store = Self::prepare(settings)?;
+        store.connect()?;
+        Ok(store)
+    }
+
+    /// Loads the module and looks at the PIN file, and leaves the token alone: that is for [`Pkcs11Store::connect`], as often
+    /// as it takes. Until then the token is absent.
+    ///
+    /// # Errors
+    /// What waiting does not help: the module does not start or is in use, the PIN file cannot be used.
+    pub fn prepare(settings: Pkcs11Settings) -> Result<Self, Pkcs11Error> {
+        read_pin(&settings.pin_file)?;
         let lease = module::lease(&settings.module)?;
         let pool = Pool::start(lease, &settings).map_err(Pkcs11Error::Threads)?;
-        let store = Self {
+        Ok(Self {
             settings,
             pool,
             anchor: Mutex::default(),
@@ -59,16 +72,16 @@ impl Pkcs11Store {
             connecting: Mutex::default(),
             changing: Mutex::default(),
             wrong: OnceLock::new(),
-        };
-        store.connect()?;
-        Ok(store)
+        })
     }
 
-    /// Finds the token again after it was away, opens sessions and logs in, unless the login still holds. The module is
-    /// initialised again only if the token is not found otherwise, and no call is in it.
+    /// Finds the token, for the first time or after it was away, opens sessions and logs in with the PIN of the PIN file,
+    /// unless the login still holds. The module is initialised again only if the token is not found otherwise, and no call is
+    /// in it.
     ///
     /// # Errors
-    /// As [`Pkcs11Store::open`].
+    /// What the token said ([`Pkcs11Error::Hsm`]; a refused PIN is final), the PIN file's errors, and those of the record of
+    /// refused PINs.
     pub fn connect(&self) -> Result<(), Pkcs11Error> {
         let _one = lock(&self.connecting);
         self.usable()?;

@@ -4,8 +4,8 @@
 //! [`published`] gives every vector of this crate; [`run`] takes any vectors, so that a test can run with a flipped one
 //! and see it named. Each [`Outcome`] carries the vector's source.
 //!
-//! Covered is every algorithm of the module that Casemate's services use: SHA-2, HMAC, HKDF (TLS 1.3), the PRF of
-//! TLS 1.2, AES-GCM, RSA PKCS#1 v1.5 and PSS, ECDSA, ECDH. Not reachable through aws-lc-rs, and therefore left to the
+//! Covered is every algorithm of the module that Casemate's services use: SHA-2, HMAC, HKDF (TLS 1.3), PBKDF2
+//! (refused PINs), the PRF of TLS 1.2, AES-GCM, RSA PKCS#1 v1.5 and PSS, ECDSA, ECDH. Not reachable through aws-lc-rs, and therefore left to the
 //! module's own self-test: the CTR_DRBG, and signatures that need a random number (ECDSA and PSS generation), which have no
 //! single right answer; they run in the token, whose answers keyd tests.
 //!
@@ -22,7 +22,7 @@ mod vectors;
 
 pub use runner::{Outcome, run};
 pub use vector::{Curve, Hash, Hex, Scheme, Test, Vector};
-pub use vectors::{AES_GCM, ECDH, ECDSA, HKDF, HMAC, RSA_PKCS1, RSA_PSS, RSA_SIGN, SHA2, TLS12_PRF, published};
+pub use vectors::{AES_GCM, ECDH, ECDSA, HKDF, HMAC, PBKDF2, RSA_PKCS1, RSA_PSS, RSA_SIGN, SHA2, TLS12_PRF, published};
 
 /// Why a known-answer test failed. No variant holds key material or the module's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -29,6 +29,9 @@ fn run_one(vector: &Vector) -> Outcome {
         Test::Digest { hash, message, digest } => check::digest(hash, message, digest),
         Test::Hmac { hash, key, message, tag } => check::hmac(hash, key, message, tag),
         Test::Hkdf { hash, salt, key_material, info, output } => check::hkdf(hash, salt, key_material, info, output),
+        Test::Pbkdf2 { hash, password, salt, iterations, output } => {
+            check::pbkdf2(hash, password, salt, iterations, output)
+        }
         Test::Tls12Prf { hash, secret, label, seed, output } => check::tls12_prf(hash, secret, label, seed, output),
         Test::AesGcm { key, nonce, aad, plaintext, ciphertext, tag } => {
             check::aes_gcm(&check::AesGcm { key, nonce, aad, plaintext, ciphertext, tag })

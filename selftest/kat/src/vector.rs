@@ -55,6 +55,8 @@ pub enum Test {
     Hmac { hash: Hash, key: Hex, message: Hex, tag: Hex },
     /// RFC 5869.
     Hkdf { hash: Hash, salt: Hex, key_material: Hex, info: Hex, output: Hex },
+    /// RFC 8018, section 5.2 (SP 800-132), with HMAC of the hash.
+    Pbkdf2 { hash: Hash, password: Hex, salt: Hex, iterations: u32, output: Hex },
     /// RFC 5246, section 5: PRF(secret, label, seed).
     Tls12Prf { hash: Hash, secret: Hex, label: &'static str, seed: Hex, output: Hex },
     /// SP 800-38D; the key's length says whether it is AES-128 or AES-256.

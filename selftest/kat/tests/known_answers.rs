@@ -34,6 +34,7 @@ fn with_a_flipped_answer(vector: Vector) -> Vector {
         Test::Digest { digest: answer, .. }
         | Test::Hmac { tag: answer, .. }
         | Test::Hkdf { output: answer, .. }
+        | Test::Pbkdf2 { output: answer, .. }
         | Test::Tls12Prf { output: answer, .. }
         | Test::AesGcm { tag: answer, .. }
         | Test::Verify { signature: answer, .. }
@@ -70,4 +71,22 @@ fn text_that_is_no_hexadecimal_is_a_failure_not_a_pass() {
         *message = Hex("xyz");
     }
     assert_eq!(run(&[vector])[0].result, Err(KatError::Vector("message")));
+}
+
+/// What the rest of the tree uses of the module. A new use comes with a known answer, or this list is not true any more.
+#[test]
+fn every_algorithm_in_use_has_a_known_answer() {
+    let names: Vec<_> = published().iter().map(|vector| vector.name).collect();
+    let used = [
+        "SHA-256",
+        "SHA-384",
+        "SHA-512",
+        "HMAC-SHA-256",
+        "PBKDF2-HMAC-SHA-256",
+        "HKDF-SHA-256",
+        "HKDF-SHA-384",
+    ];
+    for used in used {
+        assert!(names.iter().any(|name| name.starts_with(used)), "{used}: {names:?}");
+    }
 }

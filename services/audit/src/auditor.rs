@@ -3,6 +3,8 @@ use std::{
     io::{self, Write},
     os::unix::{fs::OpenOptionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use crate::{Event, Record};
@@ -26,8 +28,11 @@ pub struct AuditError {
     source: io::Error,
 }
 
+/// How long a full journal may hold up whoever records: longer than a busy journald needs, shorter than a phone waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 enum Trail {
-    Journal(UnixDatagram),
+    Journal { path: PathBuf, socket: Mutex<UnixDatagram> },
     File(File),
 }
 
@@ -51,25 +56,51 @@ impl Auditor {
         Ok(Self { service: service.to_owned(), trail })
     }
 
+    /// Records `event`, or says that it could not: for those who must not act unrecorded.
+    ///
+    /// # Errors
+    /// The journal or the file took nothing within a second.
+    pub fn try_record(&self, event: &Event) -> io::Result<()> {
+        self.trail.write(&Record::new(&self.service, event))
+    }
+
     /// Records `event`. A trail that fails later is reported on the log with the whole event: a service that is up and whose
     /// events are on the console is better for the operator than one that is down, and the key broker, which must not sign
     /// unrecorded, has a trail of its own.
     pub fn record(&self, event: &Event) {
-        let record = Record::new(&self.service, event);
-        let written = match &self.trail {
-            Trail::Journal(socket) => socket.send(&record.journal_datagram()).map(drop),
-            // One write of one line to a file opened for appending: lines of several daemons do not mix.
-            Trail::File(file) => { file }.write_all(&record.json_line()),
-        };
-        if let Err(error) = written {
+        if let Err(error) = self.try_record(event) {
             tracing::error!(%error, event = event.name(), message_id = event.message_id(), "audit event not written: {}", event.message());
+        }
+    }
+}
+
+impl Trail {
+    fn write(&self, record: &Record) -> io::Result<()> {
+        match self {
+            // One write of one line to a file opened for appending: lines of several daemons do not mix.
+            Self::File(file) => { file }.write_all(&record.json_line()),
+            Self::Journal { path, socket } => {
+                let mut socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
+                let datagram = record.journal_datagram();
+                match socket.send(&datagram) {
+                    // journald was restarted and has a new socket.
+                    Err(error)
+                        if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected) =>
+                    {
+                        *socket = connect(path)?;
+                        socket.send(&datagram).map(drop)
+                    }
+                    sent => sent.map(drop),
+                }
+            }
         }
     }
 }
 
 fn open_trail(settings: &AuditSettings) -> io::Result<Trail> {
     if settings.journal_socket.exists() {
-        return connect(&settings.journal_socket).map(Trail::Journal);
+        let path = settings.journal_socket.clone();
+        return connect(&path).map(|socket| Trail::Journal { path, socket: Mutex::new(socket) });
     }
     OpenOptions::new().append(true).create(true).mode(0o660).open(&settings.file).map(Trail::File)
 }
@@ -77,6 +108,7 @@ fn open_trail(settings: &AuditSettings) -> io::Result<Trail> {
 fn connect(path: &Path) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect(path)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket)
 }
 
@@ -100,6 +132,23 @@ mod tests {
         let text = std::str::from_utf8(&buffer[..n]).unwrap();
         assert!(text.contains(&format!("\nMESSAGE_ID={}\n", stop().message_id())));
         assert!(!settings.file.exists());
+    }
+
+    #[test]
+    fn a_restarted_journald_is_found_again_and_a_full_one_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            AuditSettings { journal_socket: dir.path().join("socket"), file: dir.path().join("journal.jsonl") };
+        let first = UnixDatagram::bind(&settings.journal_socket).unwrap();
+        let auditor = Auditor::open("casemate-test", &settings).unwrap();
+        drop(first);
+        std::fs::remove_file(&settings.journal_socket).unwrap();
+        let second = UnixDatagram::bind(&settings.journal_socket).unwrap();
+        auditor.try_record(&stop()).unwrap();
+        assert!(second.recv(&mut [0; 4096]).unwrap() > 0);
+        // Nobody reads: the queue of the socket fills, and the one that finds it full says so in time.
+        let full = (0..10_000).find_map(|_| auditor.try_record(&stop()).err());
+        assert_eq!(full.unwrap().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

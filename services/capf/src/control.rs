@@ -173,22 +173,14 @@ async fn add(
     key: KeyAlgorithm,
     peer: Peer,
 ) -> Result<Response, RecordsError> {
-    let (string, mode, hours) = match authentication {
-        Authentication::String(string) => {
-            (Some(string), Mode::AuthenticationString, settings.authentication_string_hours)
-        }
+    let (string, hours) = match authentication {
+        Authentication::String(string) => (Some(string), settings.authentication_string_hours),
         // A null string for ever would be a door that nobody closes.
-        Authentication::NullString => (None, Mode::NullString, settings.null_string_hours.max(1)),
+        Authentication::NullString => (None, settings.null_string_hours),
     };
     let lifetime = (hours > 0).then(|| Duration::from_secs(u64::from(hours) * 3600));
-    let new = NewOperation { device: device.clone(), string, key, lifetime };
-    let operation = enrolment.records().add(new, OffsetDateTime::now_utc()).await?;
-    enrolment.auditor().record(&Event::DeviceAdded {
-        device: device.to_string(),
-        mode: mode.to_string(),
-        key: key.to_string(),
-        uid: peer.uid,
-    });
+    let new = NewOperation { device, string, key, lifetime };
+    let operation = enrolment.records().add(new, peer.uid, OffsetDateTime::now_utc()).await?;
     Ok(Response::Added { operation })
 }
 
@@ -228,8 +220,10 @@ mod tests {
                 AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("audit.jsonl") };
             let auditor = Arc::new(Auditor::open("casemate-capf", &trail).unwrap());
             let settings = CapfSettings::default();
-            let records = Records::open(&dir.path().join("capf.db"), settings.store).await.unwrap();
-            let enrolment = Enrolment::new(records, Arc::new(NoIssuer), auditor, settings.session, 1);
+            let records =
+                Records::open(&dir.path().join("capf.db"), settings.store, Arc::clone(&auditor)).await.unwrap();
+            let enrolment =
+                Enrolment::new(records, Arc::new(NoIssuer), auditor, settings.session, 1, settings.audited_refusals);
             Self { dir, enrolment, rights }
         }
 

@@ -12,7 +12,7 @@ use casemate_runtime::{
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::TcpStream,
-    time::{MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -36,19 +36,24 @@ async fn run(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
     let Daemon { config, settings, auditor, passed, .. } = daemon;
     let state = config.paths.state_of("capf");
     ensure_folder(&state, 0o700)?;
-    let records = Records::open(&state.join("capf.db"), settings.store).await?;
+    let records = Records::open(&state.join("capf.db"), settings.store, Arc::clone(&auditor)).await?;
 
     let published = config.paths.public_of("certmgr");
-    let client = Client::new(&passed, &config.paths.socket("keyd"), settings.keyring);
+    let client = Client::new(&passed, config.server("keyd")?, settings.keyring);
     let certificates = Certificates::new(client.clone(), &published, &[KeyRole::Capf]);
-    let validity = time::Duration::days(settings.validity_days.into());
-    let issuer = Arc::new(KeydIssuer::new(client, &published, validity));
+    let issuer = Arc::new(KeydIssuer::new(client, &published, settings.validity_days.into()));
     watch(Arc::clone(&certificates), Arc::clone(&issuer), Duration::from_millis(settings.watch_ms))?;
 
     let tls = TlsProfile::new(&passed, config.mode).server(certificates.clone(), settings.limits.sessions)?;
-    let enrolment =
-        Arc::new(Enrolment::new(records, issuer.clone(), Arc::clone(&auditor), settings.session, settings.signatures));
-    let listener = bind(SocketAddr::new(config.node.address, settings.port)).await?;
+    let enrolment = Arc::new(Enrolment::new(
+        records,
+        issuer.clone(),
+        Arc::clone(&auditor),
+        settings.session,
+        settings.signatures,
+        settings.audited_refusals,
+    ));
+    let listener = bind(&passed, SocketAddr::new(config.node.address, settings.port)).await?;
     let gate = Gate::new("capf", settings.limits, Arc::clone(&auditor));
     let phones = {
         let enrolment = Arc::clone(&enrolment);
@@ -70,7 +75,7 @@ async fn run(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
     let socket = config.paths.socket("capf");
     let operators = {
         let enrolment = Arc::clone(&enrolment);
-        serve_control(&socket, rights.any(), auditor, move |request, caller| {
+        serve_control(&socket, rights.any(), settings.control, auditor, move |request, caller| {
             let (enrolment, rights) = (Arc::clone(&enrolment), rights.clone());
             async move { answer(&enrolment, &settings, &rights, request, caller).await }
         })
@@ -81,6 +86,7 @@ async fn run(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
         outcome = operators => Ok(outcome?),
         () = async { ready(); phones.await } => Ok(()),
         () = expire(&enrolment, Duration::from_millis(settings.expiry_ms)) => Ok(()),
+        () = forget_recorded_events(&enrolment, Duration::from_millis(settings.outbox_ms)) => Ok(()),
     }
 }
 
@@ -109,9 +115,24 @@ async fn until(condition: impl Fn() -> bool, period: Duration) {
     }
 }
 
-async fn expire(enrolment: &Enrolment, period: Duration) {
-    let mut ticks = interval(period.max(Duration::from_millis(1)));
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn forget_recorded_events(enrolment: &Enrolment, period: Duration) {
+    let mut ticks = ticks(period);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = enrolment.records().forget_recorded_events().await {
+            tracing::warn!(%error, "audit events may be repeated at the next start");
+        }
+    }
+}
+
+async fn expire(enrolment: &Enrolment, period: Duration) {
+    let mut ticks = ticks(period);
     loop {
         ticks.tick().await;
         if let Err(error) = enrolment.expire().await {

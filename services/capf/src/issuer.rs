@@ -58,10 +58,10 @@ pub enum IssueError {
         /// When.
         not_after: OffsetDateTime,
     },
-    /// The certificate cannot be built, or was not signed (the log of this daemon and keyd's trail say why).
+    /// The certificate cannot be built.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// The key broker does not say which key is the CAPF key.
+    /// The key broker does not say which key is the CAPF key, or did not sign with it.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
 }
@@ -105,7 +105,7 @@ impl Authority {
         }
         let serial = random_serial()?;
         let not_before = now - BACKDATED;
-        let not_after = (not_before + self.validity).min(self.not_after);
+        let not_after = not_before.checked_add(self.validity).map_or(self.not_after, |end| end.min(self.not_after));
         let profile = DeviceProfile {
             device: leaf.device.as_str(),
             spki_der: &leaf.spki_der,
@@ -177,6 +177,9 @@ impl Issuer for KeydIssuer {
         let purpose = Purpose::DeviceCertificate { device: leaf.device.to_string(), operation: leaf.operation };
         let signer = RoleSigner::new(self.client.clone(), record.clone(), purpose)
             .ok_or_else(|| IssueError::BadCertificate("the key broker's record of its key is unreadable".into()))?;
-        authority.issue(leaf, &signer, OffsetDateTime::now_utc())
+        authority
+            .issue(leaf, &signer, OffsetDateTime::now_utc())
+            // Why the broker did not sign says more than that the certificate was not built.
+            .map_err(|error| signer.take_error().map_or(error, IssueError::Keyring))
     }
 }

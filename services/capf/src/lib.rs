@@ -23,4 +23,4 @@ mod settings;
 
 pub use daemon::serve;
 pub use device::{BadDeviceName, DeviceName, NAME_LIMIT};
-pub use settings::{CapfSettings, SessionLimits};
+pub use settings::{BadValidity, CapfSettings, SessionLimits, Validity};

@@ -19,7 +19,10 @@ pub(crate) fn issue(client: &Client, key: KeyRecord, node: &NodeSection) -> Resu
     let spki_der = key.spki_der.clone();
     let profile = IdentityProfile::new(role, &node.host, subject(node), now)?;
     let signer = RoleSigner::new(client.clone(), key, Purpose::SelfSigned).ok_or(CertmgrError::DamagedKey { role })?;
-    let facts = CertificateFacts::parse(&self_signed(&profile, &signer)?)?;
+    let der = self_signed(&profile, &signer)
+        // Why the broker did not sign says more than that the certificate was not built.
+        .map_err(|error| signer.take_error().map_or_else(|| error.into(), CertmgrError::Keyring))?;
+    let facts = CertificateFacts::parse(&der)?;
     if facts.spki_der != spki_der {
         return Err(CertmgrError::WrongKey { role });
     }

@@ -27,7 +27,7 @@ async fn serve(daemon: Daemon<CertmgrSettings>) -> Result<(), Failure> {
     ensure_folder(&state, 0o711)?;
     ensure_folder(&public, 0o755)?;
     let records = Records::open(&state.join("certmgr.db"), settings.store).await?;
-    let client = Client::new(&passed, &config.paths.socket("keyd"), settings.keyring);
+    let client = Client::new(&passed, config.server("keyd")?, settings.keyring);
     let callers = Callers::root_and(&config, &["admin"]);
     let manager = Arc::new(Manager::new(client, records, config.node.clone(), public, Arc::clone(&auditor)));
     manager.republish().await?;
@@ -36,7 +36,7 @@ async fn serve(daemon: Daemon<CertmgrSettings>) -> Result<(), Failure> {
         async move { manager.answer(request, peer.uid).await }
     };
     let socket = config.paths.socket("certmgr");
-    let mut service = pin!(control::serve(&socket, callers, auditor, answer));
+    let mut service = pin!(control::serve(&socket, callers, settings.control, auditor, answer));
     // The first poll binds the socket: only then may anybody be told that we serve.
     tokio::select! {
         biased;

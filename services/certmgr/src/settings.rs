@@ -1,4 +1,5 @@
 use casemate_keyring::ClientSettings;
+use casemate_runtime::control::ControlSettings;
 use casemate_store::StoreSettings;
 use serde::Deserialize;
 
@@ -10,4 +11,6 @@ pub struct CertmgrSettings {
     pub keyring: ClientSettings,
     /// Limits of the records.
     pub store: StoreSettings,
+    /// Limits of `certmgr.sock`.
+    pub control: ControlSettings,
 }

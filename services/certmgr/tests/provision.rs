@@ -11,10 +11,15 @@ use casemate_hsm_api::KeyRole;
 use casemate_keyring::{Client, ClientSettings, KeyringError, Refusal};
 use casemate_pki::CertificateFacts;
 use casemate_post::Passed;
-use casemate_runtime::config::NodeSection;
+use casemate_runtime::{config::NodeSection, peer::LocalServer};
 use casemate_store::StoreSettings;
 use support::Broker;
 use time::Duration;
+
+/// The socket at `path`, served by this test itself.
+fn own(path: std::path::PathBuf) -> LocalServer {
+    LocalServer::new(path, nix::unistd::geteuid().as_raw())
+}
 
 struct Node {
     dir: tempfile::TempDir,
@@ -38,7 +43,7 @@ impl Node {
         let path = self.dir.path();
         let audit = AuditSettings { journal_socket: path.join("none"), file: path.join("journal.jsonl") };
         let auditor = Arc::new(Auditor::open("casemate-certmgr", &audit).unwrap());
-        let client = Client::new(&Passed::testing(), &path.join("keyd.sock"), ClientSettings::default());
+        let client = Client::new(&Passed::testing(), own(path.join("keyd.sock")), ClientSettings::default());
         let records = Records::open(&path.join("certmgr.db"), StoreSettings::default()).await.unwrap();
         Manager::new(client, records, NodeSection::default(), self.public(), auditor)
     }
@@ -150,7 +155,7 @@ async fn another_key_under_a_recorded_role_gets_no_certificate() {
     let node = Node::new();
     node.provision().await.unwrap();
     node.broker.forget();
-    let keys = Client::new(&Passed::testing(), &node.dir.path().join("keyd.sock"), ClientSettings::default());
+    let keys = Client::new(&Passed::testing(), own(node.dir.path().join("keyd.sock")), ClientSettings::default());
     keys.generate(KeyRole::Tvs).unwrap();
     let error = node.manager().await.provision(KeyRole::Tvs, 0).await.unwrap_err();
     assert!(matches!(error, CertmgrError::KeyReplaced { role: KeyRole::Tvs, .. }), "{error}");
@@ -167,4 +172,16 @@ async fn a_restart_publishes_what_is_on_record_and_signs_nothing() {
     node.manager().await.republish().await.unwrap();
     assert_eq!(node.files(), files);
     assert_eq!(node.broker.0.lock().unwrap().signed, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_is_told_why_the_broker_did_not_sign() {
+    let node = Node::new();
+    node.broker.0.lock().unwrap().refusal = Some(Refusal::Policy("certmgr may not use TVS".into()));
+    let error = node.manager().await.provision(KeyRole::Tvs, 0).await.unwrap_err();
+    assert!(matches!(error, CertmgrError::Keyring(KeyringError::Refused(Refusal::Policy(_)))), "{error}");
+    let told = "refused by the key policy: certmgr may not use TVS";
+    assert!(node.trail().contains(told), "{}", node.trail());
+    node.broker.0.lock().unwrap().refusal = None;
+    node.manager().await.provision(KeyRole::Tvs, 0).await.unwrap();
 }

@@ -1,4 +1,4 @@
-use std::{io, os::unix::net::UnixStream};
+use std::io;
 
 use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, LoginState, TokenInfo};
 use casemate_keyring::{BrokerState, FRAMING, KeyRecord, Request, Response, Status};
@@ -58,9 +58,10 @@ fn view(status: &Status) -> View<'_> {
 /// What the key broker says. Asked without its client, which wants a passed self-test: the operator wants the status when
 /// that failed, too.
 pub(crate) fn status(node: &Node) -> Result<Status, ConsoleError> {
-    let path = node.config.paths.socket("keyd");
+    let server = node.config.server("keyd")?;
+    let path = server.path().to_owned();
     let connect = |source: io::Error| ConsoleError::NoBroker { path: path.clone(), source };
-    let mut socket = UnixStream::connect(&path).map_err(connect)?;
+    let mut socket = server.connect().map_err(connect)?;
     socket.set_read_timeout(Some(node.timeout())).map_err(connect)?;
     socket.set_write_timeout(Some(node.timeout())).map_err(connect)?;
     let answer = FRAMING.write(&mut socket, &Request::Status).and_then(|()| FRAMING.read(&mut socket));

@@ -5,7 +5,7 @@ use crate::{ConsoleError, Out, json, node::Node, table::Table};
 
 /// `casemate identity list`.
 pub(crate) fn list(node: &Node, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
-    let socket = node.config.paths.socket("certmgr");
+    let socket = node.config.server("certmgr")?;
     let identities = match control::call(&socket, &Request::Identities, node.timeout())? {
         Response::Identities(identities) => identities,
         Response::Failed(reason) => return Err(ConsoleError::Refused(reason)),

@@ -56,7 +56,7 @@ pub(crate) fn list(node: &Node, as_json: bool, out: Out<'_>) -> Result<(), Conso
 }
 
 fn ask(node: &Node, request: &Request) -> Result<Response, ConsoleError> {
-    match control::call(&node.config.paths.socket("capf"), request, node.timeout())? {
+    match control::call(&node.config.server("capf")?, request, node.timeout())? {
         Response::Refused(reason) => Err(ConsoleError::Refused(reason)),
         answer => Ok(answer),
     }

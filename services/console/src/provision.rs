@@ -28,7 +28,7 @@ pub(crate) fn run(node: &Node, as_json: bool, out: Out<'_>) -> Result<(), Consol
 }
 
 fn provision(node: &Node, role: KeyRole) -> Result<Provisioned, ConsoleError> {
-    let socket = node.config.paths.socket("certmgr");
+    let socket = node.config.server("certmgr")?;
     let limit = Duration::from_millis(node.settings.provision_timeout_ms);
     let stopped = |reason| ConsoleError::NotProvisioned { role: role.to_string(), reason };
     match control::call(&socket, &Request::Provision { role }, limit) {

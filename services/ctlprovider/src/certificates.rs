@@ -1,8 +1,11 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use casemate_hsm_api::KeyRole;
 use casemate_pki::CertificateFacts;
-use casemate_runtime::publish::Watched;
+use casemate_runtime::{
+    daemon::chain,
+    publish::{Stamp, Watched},
+};
 
 use crate::CtlproviderError;
 
@@ -33,8 +36,12 @@ pub struct Certificates {
 #[derive(Debug)]
 struct Place {
     role: KeyRole,
+    path: PathBuf,
+    /// As of the last content that was a certificate.
     file: Watched,
     current: Option<CertificateFacts>,
+    /// The file that was refused last, and why, so that it is told once.
+    refused: Option<(Option<Stamp>, String)>,
 }
 
 impl Certificates {
@@ -43,20 +50,20 @@ impl Certificates {
     pub fn new(folder: &Path) -> Self {
         let roles =
             [KeyRole::ItlRecovery, KeyRole::CallManager, KeyRole::CallManagerEcdsa, KeyRole::Capf, KeyRole::Tvs];
-        let place = |role: KeyRole| Place {
-            role,
-            file: Watched::new(folder.join(format!("{role}.pem")), CERTIFICATE_LIMIT),
-            current: None,
+        let place = |role: KeyRole| {
+            let path = folder.join(format!("{role}.pem"));
+            Place { role, file: Watched::new(path.clone(), CERTIFICATE_LIMIT), path, current: None, refused: None }
         };
         Self { places: roles.map(place).into() }
     }
 
-    /// Reads what changed. A certificate that cannot be read leaves the one before it in use, and is reported once.
+    /// Reads what changed. A certificate that cannot be read leaves the one before it in use, and is told to `refused` once a
+    /// change of its file.
     ///
     /// # Errors
-    /// The first that cannot be read; the others are read all the same.
-    pub fn look(&mut self) -> Result<(), CtlproviderError> {
-        self.places.iter_mut().map(Place::look).fold(Ok(()), Result::and)
+    /// The first that cannot be read, at every look until it can; the others are read all the same.
+    pub fn look(&mut self, mut refused: impl FnMut(&CtlproviderError)) -> Result<(), CtlproviderError> {
+        self.places.iter_mut().map(|place| place.look(&mut refused)).fold(Ok(()), Result::and)
     }
 
     /// All of them, once all are there.
@@ -74,13 +81,30 @@ impl Certificates {
 }
 
 impl Place {
-    fn look(&mut self) -> Result<(), CtlproviderError> {
+    fn look(&mut self, refused: &mut impl FnMut(&CtlproviderError)) -> Result<(), CtlproviderError> {
+        let stamp = Stamp::of(&self.path).ok().flatten();
+        let Err(error) = self.read() else {
+            self.refused = None;
+            return Ok(());
+        };
+        let now = Some((stamp, chain(&error)));
+        if self.refused != now {
+            refused(&error);
+            self.refused = now;
+        }
+        Err(error)
+    }
+
+    fn read(&mut self) -> Result<(), CtlproviderError> {
         let role = self.role;
         let read = |source| CtlproviderError::File { path: format!("{role}.pem").into(), source };
-        if let Some(pem) = self.file.changed().map_err(read)? {
+        // Counts as seen only when it is a certificate: until then it is read, and refused, at every look.
+        let mut file = self.file.clone();
+        if let Some(pem) = file.changed().map_err(read)? {
             let pem = pem::parse(pem).map_err(|source| CtlproviderError::Pem { role, source })?;
             let facts = CertificateFacts::parse(pem.contents());
             self.current = Some(facts.map_err(|source| CtlproviderError::Certificate { role, source })?);
+            self.file = file;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use casemate_capf::{
     authentication::Mode,
@@ -7,18 +7,18 @@ use casemate_capf::{
 use casemate_phonefile::{
     CallManager, CapfAuthMode, CapfServer, DeviceConfig, DeviceSecurityMode, TransportLayerProtocol, TvsServer,
 };
-use casemate_runtime::{config::NodeSection, control};
+use casemate_runtime::{config::NodeSection, control, peer::LocalServer};
 
 use crate::{CtlproviderError, CtlproviderSettings, Wanted};
 
 /// The devices that changed after the change `sequence`, a page of them, in the order of their changes.
 pub(crate) fn changed_since(
-    socket: &Path,
+    capf: &LocalServer,
     sequence: i64,
     settings: &CtlproviderSettings,
 ) -> Result<Vec<Device>, CtlproviderError> {
     let request = Request::DevicesSince { sequence, limit: settings.page.clamp(1, PAGE_LIMIT) };
-    match control::call(socket, &request, Duration::from_millis(settings.capf_timeout_ms))? {
+    match control::call(capf, &request, Duration::from_millis(settings.capf_timeout_ms))? {
         Response::Devices(devices) => Ok(devices),
         Response::Refused(reason) => Err(CtlproviderError::CapfRefused(reason)),
         Response::Added { .. } | Response::Phones(_) => Err(CtlproviderError::WrongAnswer),

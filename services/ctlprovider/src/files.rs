@@ -229,7 +229,7 @@ impl<S: Sign> Work<'_, S> {
             .map_err(|source| CtlproviderError::Sign { file: name.clone(), source })?;
         let signed = unsigned.with_signature(&signature).map_err(content)?;
         if !self.check(wanted, &signed).map_err(content)? {
-            return Err(content(PhoneFileError::NotCanonical { at: 0 }));
+            return Err(content(PhoneFileError::ReadBack { file: name.clone() }));
         }
         self.files.write_beside(&wanted.name, &wanted.body)?;
         self.files.write_beside(&name, &signed)?;

@@ -23,8 +23,8 @@ async fn serve(daemon: Daemon<CtlproviderSettings>) -> Result<(), Failure> {
     let Daemon { config, settings, auditor, passed, .. } = daemon;
     ensure_folder(&config.paths.state_of("ctlprovider"), 0o711)?;
     ensure_folder(&config.paths.public_of("ctlprovider"), 0o755)?;
-    let client = Client::new(&passed, &config.paths.socket("keyd"), settings.keyring);
-    let mut provider = Provider::new(&config, settings, client, auditor);
+    let client = Client::new(&passed, config.server("keyd")?, settings.keyring);
+    let mut provider = Provider::new(&config, settings, client, auditor)?;
     daemon::ready();
     loop {
         let (looked, wait) = spawn_blocking(move || {

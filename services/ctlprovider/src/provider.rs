@@ -1,16 +1,17 @@
 use std::{
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use casemate_audit::{Auditor, Event};
 use casemate_hsm_api::KeyRole;
 use casemate_keyring::Client;
-use casemate_phonefile::{ITL_FILE_NAME, PhoneFileError};
+use casemate_phonefile::{ITL_FILE_NAME, ListWarning, PhoneFileError};
 use casemate_runtime::{
-    config::{Config, NodeSection},
+    config::{Config, ConfigError, NodeSection},
     daemon::chain,
+    peer::LocalServer,
     publish::{Stamp, write_atomically},
 };
 
@@ -23,7 +24,7 @@ pub struct Provider {
     settings: CtlproviderSettings,
     node: NodeSection,
     folder: PathBuf,
-    capf: PathBuf,
+    capf: LocalServer,
     client: Client,
     auditor: Arc<Auditor>,
     certificates: Certificates,
@@ -33,18 +34,27 @@ pub struct Provider {
     file_signer: Option<[u8; 32]>,
     /// The last change of a device that is in the folder.
     sequence: i64,
+    /// When every device was last compared, not only those that changed.
+    compared: Instant,
     /// What the last look complained of, so that it is said once.
     complaint: Option<String>,
 }
 
 impl Provider {
     /// A provider that publishes in the folder of `casemate-ctlprovider`, which must exist.
-    #[must_use]
-    pub fn new(config: &Config, settings: CtlproviderSettings, client: Client, auditor: Arc<Auditor>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// `[users]` does not say who capf is.
+    pub fn new(
+        config: &Config,
+        settings: CtlproviderSettings,
+        client: Client,
+        auditor: Arc<Auditor>,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
             node: config.node.clone(),
             folder: config.paths.public_of("ctlprovider"),
-            capf: config.paths.socket("capf"),
+            capf: config.server("capf")?,
             certificates: Certificates::new(&config.paths.public_of("certmgr")),
             settings,
             client,
@@ -52,8 +62,9 @@ impl Provider {
             list: None,
             file_signer: None,
             sequence: 0,
+            compared: Instant::now(),
             complaint: None,
-        }
+        })
     }
 
     /// Looks once and builds what differs. Returns how long to wait before the next look.
@@ -74,7 +85,10 @@ impl Provider {
 
     fn look_or_complain(&mut self) -> Result<(), CtlproviderError> {
         // A certificate that cannot be read holds nothing up: the one before it is in use.
-        let read = self.certificates.look();
+        let auditor = &self.auditor;
+        let read = self.certificates.look(|error| {
+            auditor.record(&Event::TrustListRefused { file: ITL_FILE_NAME.into(), reason: chain(error) });
+        });
         let Some(identities) = self.certificates.identities() else {
             return read;
         };
@@ -111,8 +125,10 @@ impl Provider {
             certificates: list.records,
             bytes: list.bytes.len(),
         });
-        if list.certificates > self.settings.limits.list_certificates {
-            self.audit_size(list.certificates, list.bytes.len());
+        for warning in &list.warnings {
+            match warning {
+                ListWarning::Certificates { count, .. } => self.audit_size(*count, list.bytes.len()),
+            }
         }
         Ok(())
     }
@@ -144,11 +160,14 @@ impl Provider {
             limits: self.settings.limits,
             auditor: &self.auditor,
         };
-        if self.file_signer != Some(signer.sha256) {
-            // At start, and when the signer has another certificate: every device is compared again.
+        // Every device is compared again at start, when the signer has another certificate, and now and then: a CAPF whose
+        // records were restored from a backup counts changes from an earlier number on, and what it says then was missed.
+        let another_signer = self.file_signer != Some(signer.sha256);
+        if another_signer || self.compared.elapsed() >= Duration::from_millis(self.settings.compare_ms) {
             files.clean()?;
             self.sequence = 0;
             self.file_signer = Some(signer.sha256);
+            self.compared = Instant::now();
         }
         loop {
             let changed = devices::changed_since(&self.capf, self.sequence, &self.settings)?;

@@ -10,6 +10,9 @@ pub struct CtlproviderSettings {
     pub poll_ms: u64,
     /// After a look that failed, in milliseconds.
     pub retry_ms: u64,
+    /// Between two comparisons of every device's file with what CAPF says, in milliseconds; between them only devices that
+    /// changed are looked at. A comparison signs nothing where nothing differs.
+    pub compare_ms: u64,
     /// How long CAPF may take to answer, in milliseconds.
     pub capf_timeout_ms: u64,
     /// Devices that CAPF is asked for at once.
@@ -41,6 +44,7 @@ impl Default for CtlproviderSettings {
         Self {
             poll_ms: 250,
             retry_ms: 1000,
+            compare_ms: 600_000,
             capf_timeout_ms: 5000,
             page: 1024,
             signatures: 16,

@@ -3,8 +3,8 @@ use std::{net::IpAddr, net::Ipv4Addr};
 use aws_lc_rs::digest;
 use casemate_keyring::Purpose;
 use casemate_phonefile::{
-    Content, ITL_FILE_NAME, Limits, PhoneFileError, Record, Role, Sha1, SignedFile, SignerId, SignerKey, SignerVersion,
-    TrustList, Unsigned,
+    Content, ITL_FILE_NAME, Limits, ListWarning, PhoneFileError, Record, Role, Sha1, SignedFile, SignerId, SignerKey,
+    SignerVersion, TrustList, Unsigned,
 };
 use casemate_runtime::config::NodeSection;
 
@@ -30,6 +30,8 @@ pub struct Published {
     pub certificates: usize,
     /// SHA-256 of the file, hexadecimal.
     pub digest: String,
+    /// What an operator should know of it.
+    pub warnings: Vec<ListWarning>,
 }
 
 impl TrustListPlan {
@@ -100,17 +102,18 @@ impl TrustListPlan {
             Some(self.signer_version),
             self.signer_id.clone(),
             self.records.clone(),
-        );
-        let unsigned = Unsigned::trust_list(&list.map_err(content)?, limits).map_err(content)?;
+        )
+        .map_err(content)?;
+        let unsigned = Unsigned::trust_list(&list, limits).map_err(content)?;
         let signature = signer
             .sign(Purpose::TrustList, unsigned.to_be_signed())
             .map_err(|source| CtlproviderError::Sign { file: ITL_FILE_NAME.into(), source })?;
         let bytes = unsigned.with_signature(&signature).map_err(content)?;
         if !self.check(&bytes, limits).map_err(content)? {
-            // Laid out from this plan and read back as another: the two halves of the format disagree.
-            return Err(content(PhoneFileError::NotCanonical { at: 0 }));
+            return Err(content(PhoneFileError::ReadBack { file: ITL_FILE_NAME.into() }));
         }
         let digest = hex::encode(digest::digest(&digest::SHA256, &bytes));
-        Ok(Published { records: self.records.len(), certificates: self.certificates(), digest, bytes })
+        let warnings = list.warnings(limits);
+        Ok(Published { records: self.records.len(), certificates: self.certificates(), digest, warnings, bytes })
     }
 }

@@ -17,6 +17,7 @@ use casemate_capf::{authentication::Mode, control};
 use casemate_ctlprovider::{CtlproviderSettings, Identities, Provider, Sign};
 use casemate_hsm_api::KeyRole;
 use casemate_keyring::{Client, ClientSettings, FRAMING, Purpose, Request, Response, SignRequest};
+use casemate_phonefile::Limits;
 use casemate_pki::CertificateFacts;
 use casemate_post::Passed;
 use casemate_runtime::config::Config;
@@ -54,7 +55,11 @@ impl Node {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let path = root.path();
-        let settings = format!("[paths]\nrun = \"{0}\"\nstate = \"{0}/state\"\n", path.display());
+        let uid = nix::unistd::geteuid();
+        let settings = format!(
+            "[paths]\nrun = \"{0}\"\nstate = \"{0}/state\"\n[users]\nkeyd = {uid}\ncapf = {uid}\n",
+            path.display()
+        );
         fs::write(path.join("casemate.toml"), settings).unwrap();
         let config = Config::load(&path.join("casemate.toml")).unwrap();
         for daemon in ["certmgr", "ctlprovider"] {
@@ -95,9 +100,12 @@ impl Node {
     }
 
     fn provider(&self) -> Provider {
-        let client = Client::new(&Passed::testing(), &self.config.paths.socket("keyd"), ClientSettings::default());
-        let settings = CtlproviderSettings { page: 2, ..CtlproviderSettings::default() };
-        Provider::new(&self.config, settings, client, auditor(self.root.path()))
+        self.provider_with(CtlproviderSettings { page: 2, ..CtlproviderSettings::default() })
+    }
+
+    fn provider_with(&self, settings: CtlproviderSettings) -> Provider {
+        let client = Client::new(&Passed::testing(), self.config.server("keyd").unwrap(), ClientSettings::default());
+        Provider::new(&self.config, settings, client, auditor(self.root.path())).unwrap()
     }
 
     fn publish(&self, role: KeyRole, certificate: &CertificateFacts) {
@@ -239,4 +247,69 @@ fn a_certificate_that_is_none_leaves_the_one_before_in_use() {
     provider.look();
     assert_eq!(node.signatures(), (1, 1));
     assert_eq!(node.files().len(), 3);
+}
+
+#[test]
+fn a_certificate_that_is_none_is_complained_of_until_it_is_one_and_audited_once_a_change() {
+    let node = Node::new();
+    node.publish_all();
+    let settings = CtlproviderSettings { poll_ms: 1, retry_ms: 2, ..CtlproviderSettings::default() };
+    let mut provider = node.provider_with(settings);
+    let mut look = || provider.look().as_millis();
+    assert_eq!(look(), 1);
+    let refused = || trail(node.root.path()).matches("\"TrustListRefused\"").count();
+    let path = node.config.paths.public_of("certmgr").join("CAPF.pem");
+    for (changes, bad) in ["no certificate", "neither is this"].into_iter().enumerate() {
+        casemate_runtime::publish::write_atomically(&path, bad.as_bytes(), 0o644).unwrap();
+        for _ in 0..3 {
+            assert_eq!(look(), 2, "no longer complained of");
+            assert_eq!(refused(), changes + 1);
+        }
+    }
+    node.publish_all();
+    assert_eq!(look(), 1);
+    assert_eq!((refused(), node.signatures()), (2, (1, 0)));
+}
+
+#[test]
+fn a_capf_that_was_restored_from_a_backup_is_noticed_and_what_stayed_is_not_signed() {
+    let node = Node::new();
+    node.publish_all();
+    node.add("SEP001122334450", None);
+    let backup = node.devices.lock().unwrap().clone();
+    let settings = CtlproviderSettings { compare_ms: 0, page: 1, ..CtlproviderSettings::default() };
+    let (mut often, mut rarely) = (node.provider_with(settings), node.provider());
+    for number in 1..4 {
+        node.add(&format!("SEP00112233445{number}"), None);
+    }
+    often.look();
+    rarely.look();
+    assert_eq!(node.signatures(), (1, 4));
+    *node.devices.lock().unwrap() = backup;
+    node.add("SEP001122334452", Some(Mode::NullString));
+    // Between two comparisons the earlier number hides the change.
+    rarely.look();
+    assert_eq!(node.signatures(), (1, 4));
+    often.look();
+    assert_eq!(node.signatures(), (1, 5));
+    often.look();
+    assert_eq!(node.signatures(), (1, 5));
+    let body = fs::read_to_string(node.public().join("SEP001122334452.cnf.xml")).unwrap();
+    assert!(body.contains("<capfAuthMode>2</capfAuthMode>"), "{body}");
+}
+
+#[test]
+fn a_list_that_some_phones_cannot_hold_is_published_and_warned_of() {
+    let node = Node::new();
+    node.publish_all();
+    let settings = |list_certificates| CtlproviderSettings {
+        limits: Limits { list_certificates, ..Limits::default() },
+        ..CtlproviderSettings::default()
+    };
+    node.provider_with(settings(5)).look();
+    assert!(!trail(node.root.path()).contains("TrustListTooLarge"));
+    fs::remove_file(node.public().join("ITLFile.tlv")).unwrap();
+    node.provider_with(settings(4)).look();
+    assert_eq!(trail(node.root.path()).matches("\"TrustListTooLarge\"").count(), 1);
+    assert!(node.public().join("ITLFile.tlv").exists());
 }

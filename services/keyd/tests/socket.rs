@@ -16,6 +16,7 @@ use casemate_hsm_api::{KeyRole, SignatureScheme};
 use casemate_keyd::{ConnectionSettings, Server};
 use casemate_keyring::{BrokerState, Client, ClientSettings, KeyringError, Purpose, Refusal};
 use casemate_post::Passed;
+use casemate_runtime::peer::LocalServer;
 use rig::{Node, tls13};
 
 /// A broker for which this test's own user is certmgr and tftp.
@@ -30,7 +31,7 @@ fn serve(node: &Node, settings: ConnectionSettings) -> PathBuf {
 }
 
 fn client(path: &Path) -> Client {
-    Client::new(&Passed::testing(), path, ClientSettings::default())
+    Client::new(&Passed::testing(), LocalServer::new(path.to_owned(), nix::unistd::geteuid().as_raw()), ClientSettings::default())
 }
 
 #[test]

@@ -21,7 +21,7 @@ use casemate_hsm_pkcs11::{Pkcs11Settings, TokenName};
 use casemate_keyd::LateStore;
 use casemate_keyring::{BrokerState, Client, ClientSettings, Refusal};
 use casemate_post::Passed;
-use casemate_runtime::{config::Config, daemon::Daemon};
+use casemate_runtime::{config::Config, daemon::Daemon, peer::LocalServer};
 use nix::sys::signal::{Signal, raise};
 use rig::{CERTMGR, Caller, Node, ROOT, TFTP, tls13};
 
@@ -145,7 +145,7 @@ fn the_daemon_listens_once_its_token_is_there_and_stops_when_told() {
     }
     assert!(!socket.exists(), "nobody is served before the token was tested");
     make_token();
-    let client = Client::new(&Passed::testing(), &socket, ClientSettings::default());
+    let client = Client::new(&Passed::testing(), LocalServer::new(socket.clone(), nix::unistd::geteuid().as_raw()), ClientSettings::default());
     while client.status().is_err() {
         assert!(!serving.is_finished(), "{:?}", serving.join());
         thread::sleep(Duration::from_millis(10));

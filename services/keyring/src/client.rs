@@ -1,14 +1,14 @@
 use std::{
     io,
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use casemate_hsm_api::{KeyRole, SignatureScheme};
 use casemate_post::Passed;
-use casemate_runtime::frame::FrameError;
+use casemate_runtime::{frame::FrameError, peer::LocalServer};
 use serde::Deserialize;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -96,17 +96,17 @@ struct Pool {
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    path: PathBuf,
+    server: LocalServer,
     settings: ClientSettings,
     pool: Mutex<Pool>,
     freed: Condvar,
 }
 
 impl Client {
-    /// A client of the broker at `path`. Connects with the first request, and again after the broker was restarted.
+    /// A client of the broker at `server`. Connects with the first request, and again after the broker was restarted.
     #[must_use]
-    pub fn new(_passed: &Passed, path: &Path, settings: ClientSettings) -> Self {
-        Self(Arc::new(Inner { path: path.to_owned(), settings, pool: Mutex::default(), freed: Condvar::new() }))
+    pub fn new(_passed: &Passed, server: LocalServer, settings: ClientSettings) -> Self {
+        Self(Arc::new(Inner { server, settings, pool: Mutex::default(), freed: Condvar::new() }))
     }
 
     /// The broker, its token and its keys.
@@ -179,7 +179,7 @@ impl Inner {
     fn unexpected(&self, response: Response) -> KeyringError {
         match response {
             Response::Refused(refusal) => KeyringError::Refused(refusal),
-            _ => KeyringError::WrongAnswer { path: self.path.clone() },
+            _ => KeyringError::WrongAnswer { path: self.server.path().to_owned() },
         }
     }
 
@@ -188,8 +188,9 @@ impl Inner {
     }
 
     fn ask(&self, request: &Request, limit: Duration) -> Result<Response, KeyringError> {
-        let kept = self.take(limit)?;
-        let outcome = self.ask_kept_or_new(kept, request, limit);
+        let deadline = Instant::now() + limit;
+        let kept = self.take(deadline, limit)?;
+        let outcome = self.ask_kept_or_new(kept, request, deadline);
         let mut pool = self.pool();
         pool.in_use -= 1;
         let response = outcome.map(|(socket, response)| {
@@ -202,13 +203,12 @@ impl Inner {
     }
 
     /// Waits for a place among the connections and gives an idle connection if there is one.
-    fn take(&self, limit: Duration) -> Result<Option<UnixStream>, KeyringError> {
-        let started = Instant::now();
+    fn take(&self, deadline: Instant, limit: Duration) -> Result<Option<UnixStream>, KeyringError> {
         let mut pool = self.pool();
         while pool.in_use >= self.settings.connections {
-            let left = limit.saturating_sub(started.elapsed());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(KeyringError::Busy { path: self.path.clone(), waited: limit });
+                return Err(KeyringError::Busy { path: self.server.path().to_owned(), waited: limit });
             }
             pool = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -216,34 +216,103 @@ impl Inner {
         Ok(pool.idle.pop())
     }
 
-    /// Asks over the idle connection; where the broker closed it meanwhile (it was restarted), over a new one. Every request
+    /// Asks over the idle connection; where the broker closed it meanwhile (it was restarted), over a new one. Only a
+    /// connection that ended is repeated, never one that is slow: a slow token must not be given twice the work. Every request
     /// may be repeated: a second signature harms nobody, and making a key that is recorded makes nothing.
     fn ask_kept_or_new(
         &self,
         kept: Option<UnixStream>,
         request: &Request,
-        limit: Duration,
+        deadline: Instant,
     ) -> Result<(UnixStream, Response), KeyringError> {
-        if let Some(socket) = kept
-            && let Ok(answered) = self.ask_over(socket, request, limit)
-        {
-            return Ok(answered);
+        let broken = |source| KeyringError::Broken { path: self.server.path().to_owned(), source };
+        if let Some(socket) = kept {
+            match ask_over(socket, request, deadline) {
+                Err(FrameError::Io(error)) if is_end(&error) => {}
+                outcome => return outcome.map_err(broken),
+            }
         }
-        let socket = UnixStream::connect(&self.path)
-            .map_err(|source| KeyringError::Unreachable { path: self.path.clone(), source })?;
-        self.ask_over(socket, request, limit).map_err(|source| KeyringError::Broken { path: self.path.clone(), source })
+        let socket = self
+            .server
+            .connect()
+            .map_err(|source| KeyringError::Unreachable { path: self.server.path().to_owned(), source })?;
+        ask_over(socket, request, deadline).map_err(broken)
+    }
+}
+
+/// Whether the other end is gone, and not merely slow.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+}
+
+fn ask_over(
+    mut socket: UnixStream,
+    request: &Request,
+    deadline: Instant,
+) -> Result<(UnixStream, Response), FrameError> {
+    // Never zero, which would mean no limit.
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    socket.set_read_timeout(Some(left))?;
+    socket.set_write_timeout(Some(left))?;
+    FRAMING.write(&mut socket, request)?;
+    let response = FRAMING.read(&mut socket)?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
+    Ok((socket, response))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use super::*;
+
+    fn client(path: &std::path::Path) -> Client {
+        let own = LocalServer::new(path.to_owned(), std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap()));
+        Client::new(&Passed::testing(), own, ClientSettings { timeout_ms: 300, ..ClientSettings::default() })
     }
 
-    fn ask_over(
-        &self,
-        mut socket: UnixStream,
-        request: &Request,
-        limit: Duration,
-    ) -> Result<(UnixStream, Response), FrameError> {
-        socket.set_read_timeout(Some(limit))?;
-        socket.set_write_timeout(Some(limit))?;
-        FRAMING.write(&mut socket, request)?;
-        let response = FRAMING.read(&mut socket)?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
-        Ok((socket, response))
+    fn answer(socket: &mut UnixStream) {
+        let _: Option<Request> = FRAMING.read(socket).unwrap();
+        FRAMING.write(socket, &Response::Signature(vec![7])).unwrap();
+    }
+
+    fn sign(client: &Client) -> Result<Vec<u8>, KeyringError> {
+        client.sign(KeyRole::Tvs, SignatureScheme::RsaPssSha256, Purpose::TlsHandshake, b"message")
+    }
+
+    #[test]
+    fn a_restarted_broker_is_asked_over_a_new_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyd.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let broker = thread::spawn(move || {
+            // Closed after each answer, as a restart closes it.
+            (0..2).for_each(|_| answer(&mut listener.accept().unwrap().0));
+        });
+        let client = client(&path);
+        assert_eq!(sign(&client).unwrap(), [7]);
+        assert_eq!(sign(&client).unwrap(), [7]);
+        broker.join().unwrap();
+    }
+
+    #[test]
+    fn a_slow_broker_is_asked_once_and_within_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyd.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let broker = thread::spawn(move || {
+            let mut first = listener.accept().unwrap().0;
+            answer(&mut first);
+            let _: Option<Request> = FRAMING.read(&mut first).unwrap();
+            thread::sleep(Duration::from_millis(700));
+            listener.set_nonblocking(true).unwrap();
+            listener.accept().is_err()
+        });
+        let client = client(&path);
+        sign(&client).unwrap();
+        let started = Instant::now();
+        assert!(matches!(sign(&client), Err(KeyringError::Broken { .. })));
+        assert!(started.elapsed() < Duration::from_millis(600), "one limit for the whole request");
+        assert!(broker.join().unwrap(), "no second connection for a slow answer");
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::{Mutex, PoisonError};
+
 use casemate_hsm_api::{KeyAlgorithm, SignatureScheme};
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
 
@@ -9,6 +11,8 @@ pub struct RoleSigner {
     record: KeyRecord,
     purpose: Purpose,
     public_key: Vec<u8>,
+    /// Why it did not sign; rcgen's error has no room for a cause.
+    error: Mutex<Option<KeyringError>>,
 }
 
 impl RoleSigner {
@@ -16,7 +20,14 @@ impl RoleSigner {
     #[must_use]
     pub fn new(client: Client, record: KeyRecord, purpose: Purpose) -> Option<Self> {
         let public_key = subject_public_key(&record.spki_der)?.to_vec();
-        Some(Self { client, record, purpose, public_key })
+        Some(Self { client, record, purpose, public_key, error: Mutex::default() })
+    }
+
+    /// Why the last signature that failed since the last call was not made; nothing if none failed. Ask it when rcgen says
+    /// [`rcgen::Error::RemoteKeyError`]: this error is what the operator has to know.
+    #[must_use]
+    pub fn take_error(&self) -> Option<KeyringError> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The scheme of certificates and requests: SHA-256 for RSA, the curve's own hash for ECDSA (guide 3411).
@@ -77,9 +88,9 @@ impl PublicKeyData for RoleSigner {
 
 impl SigningKey for RoleSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        // rcgen's error carries no cause, so the log keeps it: the operator must know why there is no certificate.
         self.ask(message).map_err(|error| {
             tracing::warn!(role = %self.record.role, purpose = self.purpose.name(), %error, "not signed");
+            *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             rcgen::Error::RemoteKeyError
         })
     }

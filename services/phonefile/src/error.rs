@@ -88,6 +88,12 @@ pub enum PhoneFileError {
         /// Offset of the first difference.
         at: usize,
     },
+    /// What was laid out was read back as something else: writer and reader of the format disagree.
+    #[error("{file:?} was laid out and read back as another content; it is not published, report this as a defect")]
+    ReadBack {
+        /// File name in the header.
+        file: String,
+    },
     /// The signature has another length than the header says.
     #[error("a signature of {length} bytes does not fit the header, which says {expected}")]
     SignatureLength {

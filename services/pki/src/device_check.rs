@@ -8,9 +8,6 @@ use crate::{
     signature::CertificateSignature,
 };
 
-/// How far the start of validity may be from now unless a setting says otherwise: a day, for phones whose clock is behind.
-pub const DEFAULT_START_TOLERANCE: Duration = Duration::DAY;
-
 /// What a device certificate must be for the CAPF key to sign it.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceExpectations<'a> {
@@ -103,8 +100,13 @@ fn check_validity(tbs: &TbsFacts, expected: &DeviceExpectations<'_>) -> Result<(
     if tbs.lifetime() > expected.max_validity {
         return Err(Refusal::ValidityTooLong { found: tbs.lifetime(), limit: expected.max_validity });
     }
-    if (not_before - expected.now).abs() > expected.start_tolerance {
-        return Err(Refusal::ValidityStart { not_before, now: expected.now, tolerance: expected.start_tolerance });
+    check_start(not_before, expected.now, expected.start_tolerance)
+}
+
+/// Validity starts within `tolerance` of now, to either side.
+pub(crate) fn check_start(not_before: OffsetDateTime, now: OffsetDateTime, tolerance: Duration) -> Result<(), Refusal> {
+    if (not_before - now).abs() > tolerance {
+        return Err(Refusal::ValidityStart { not_before, now, tolerance });
     }
     Ok(())
 }

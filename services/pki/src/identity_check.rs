@@ -1,24 +1,38 @@
 //! What certmgr may have signed with an identity's key: the identity's own certificate, or the request for one.
 use casemate_hsm_api::KeyRole;
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::{
     AltName, CsrFacts, IdentityProfile, Refusal, SpkiFacts, SubjectSettings, TbsFacts,
     certificate::signed_part,
-    device_check::check_signature,
+    device_check::{check_signature, check_start},
     identity::{certificate_request, common_name, longest_validity, self_signed},
     name::{self, Name},
     refusal::same,
     signature::CertificateSignature,
 };
 
-/// Judges the self-signed certificate of an identity: subject and issuer the same, the key its own, no longer valid than the
-/// role allows, and in everything what [`self_signed`] makes for the role.
+/// What an identity's own certificate must be for its key to sign it.
+#[derive(Clone, Copy, Debug)]
+pub struct IdentityExpectations<'a> {
+    /// The identity.
+    pub role: KeyRole,
+    /// `SubjectPublicKeyInfo` of its key.
+    pub spki: &'a [u8],
+    /// This machine's clock.
+    pub now: OffsetDateTime,
+    /// How far from now validity may start, to either side.
+    pub start_tolerance: Duration,
+}
+
+/// Judges the self-signed certificate of an identity: subject and issuer the same, the key its own, valid from about now and no
+/// longer than the role allows, and in everything what [`self_signed`] makes for the role.
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn check_self_signature(tbs: &TbsFacts, own_spki: &[u8], role: KeyRole) -> Result<(), Refusal> {
+pub fn check_self_signature(tbs: &TbsFacts, expected: &IdentityExpectations<'_>) -> Result<(), Refusal> {
+    let (role, own_spki) = (expected.role, expected.spki);
     if tbs.version != 3 {
         return Err(Refusal::Version { found: tbs.version });
     }
@@ -36,6 +50,7 @@ pub fn check_self_signature(tbs: &TbsFacts, own_spki: &[u8], role: KeyRole) -> R
     if tbs.lifetime() > longest_validity(role) {
         return Err(Refusal::ValidityTooLong { found: tbs.lifetime(), limit: longest_validity(role) });
     }
+    check_start(not_before, expected.now, expected.start_tolerance)?;
     if !(8..=16).contains(&tbs.serial.len()) {
         return Err(Refusal::Serial { serial: hex::encode(&tbs.serial) });
     }

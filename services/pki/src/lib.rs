@@ -25,11 +25,11 @@ mod tbs;
 
 pub use certificate::CertificateFacts;
 pub use device::{DeviceProfile, issue_device_certificate};
-pub use device_check::{DEFAULT_START_TOLERANCE, DeviceExpectations, check_device_certificate};
+pub use device_check::{DeviceExpectations, check_device_certificate};
 pub use error::PkiError;
 pub use extension::{AltName, BasicConstraints, Extension, Extensions, KeyUsage};
 pub use identity::{IdentityProfile, SubjectSettings, certificate_request, self_signed};
-pub use identity_check::{check_certificate_request, check_self_signature};
+pub use identity_check::{IdentityExpectations, check_certificate_request, check_self_signature};
 pub use refusal::Refusal;
 pub use request::CsrFacts;
 pub use serial::random_serial;

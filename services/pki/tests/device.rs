@@ -3,7 +3,7 @@
 
 use casemate_hsm_api::KeyRole;
 use casemate_pki::{
-    AltName, CertificateFacts, DEFAULT_START_TOLERANCE, DeviceExpectations, DeviceProfile, IdentityProfile, PkiError,
+    AltName, CertificateFacts, DeviceExpectations, DeviceProfile, IdentityProfile, PkiError,
     Refusal, SubjectSettings, TbsFacts, check_device_certificate, issue_device_certificate, random_serial, self_signed,
 };
 use rcgen::{
@@ -56,7 +56,7 @@ impl Capf {
             device: DEVICE,
             max_validity: Duration::days(5 * 365),
             now: now(),
-            start_tolerance: DEFAULT_START_TOLERANCE,
+            start_tolerance: Duration::DAY,
             forbidden_spkis,
         };
         check_device_certificate(tbs, &expected)

@@ -1,10 +1,10 @@
 //! Identity certificates and requests: what is made, and what certmgr may have signed.
-#![allow(clippy::unwrap_used)] // clippy.toml allows it in test functions; these are their own helpers
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows it in test functions; these are their own helpers
 
 use casemate_hsm_api::KeyRole;
 use casemate_pki::{
     AltName, CertificateFacts, CsrFacts, IdentityProfile, PkiError, Refusal, SubjectSettings, TbsFacts,
-    certificate_request, check_certificate_request, check_self_signature, self_signed,
+    IdentityExpectations, certificate_request, check_certificate_request, self_signed,
 };
 use rcgen::{CertificateParams, KeyPair, PublicKeyData, RsaKeySize};
 use time::{Duration, OffsetDateTime};
@@ -29,7 +29,17 @@ fn profile(role: KeyRole) -> IdentityProfile {
         state: None,
         country: Some("NZ".to_owned()),
     };
-    IdentityProfile::new(role, HOST, subject, OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()).unwrap()
+    IdentityProfile::new(role, HOST, subject, now()).unwrap()
+}
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+}
+
+/// As a broker whose clock is right would judge.
+fn check_self_signature(tbs: &TbsFacts, spki: &[u8], role: KeyRole) -> Result<(), Refusal> {
+    let expected = IdentityExpectations { role, spki, now: now(), start_tolerance: Duration::DAY };
+    casemate_pki::check_self_signature(tbs, &expected)
 }
 
 fn tbs(certificate: &[u8]) -> TbsFacts {
@@ -113,6 +123,23 @@ fn strangers_are_refused_by_name() {
 
     let plain = CertificateParams::new(vec![HOST.to_owned()]).unwrap().self_signed(&own).unwrap();
     assert!(check_self_signature(&tbs(plain.der()), &spki, KeyRole::Tvs).is_err());
+}
+
+#[test]
+fn a_certificate_that_starts_on_another_day_is_refused() {
+    let key = key(KeyRole::Tvs);
+    let spki = key.subject_public_key_info();
+    let made = tbs(&self_signed(&profile(KeyRole::Tvs), &key).unwrap());
+    for (away, fits) in [(Duration::DAY, true), (Duration::hours(25), false), (Duration::days(3650), false)] {
+        for now in [now() + away, now() - away] {
+            let expected = IdentityExpectations { role: KeyRole::Tvs, spki: &spki, now, start_tolerance: Duration::DAY };
+            match casemate_pki::check_self_signature(&made, &expected) {
+                Ok(()) => assert!(fits, "{now}"),
+                Err(Refusal::ValidityStart { .. }) => assert!(!fits, "{now}"),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ use casemate_audit::AuditSettings;
 use casemate_policy::Mode;
 use serde::{Deserialize, de::DeserializeOwned};
 
+use crate::peer::LocalServer;
+
 /// The settings cannot be used. The text says where.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -42,6 +44,14 @@ pub enum ConfigError {
         /// Why.
         #[source]
         source: Box<toml::de::Error>,
+    },
+    /// No program reads this section: a misspelt one would otherwise leave everything at its default, in silence.
+    #[error("settings file {path}: no program reads the section [{section}]")]
+    Unknown {
+        /// Which file.
+        path: PathBuf,
+        /// Which section.
+        section: String,
     },
     /// `[users]` does not say who runs a daemon.
     #[error("settings file {path}: [users] has no uid for {daemon}")]
@@ -162,6 +172,9 @@ impl Default for NodeSection {
     }
 }
 
+/// The programs that have a section of their own.
+const PROGRAMS: [&str; 8] = ["capf", "certmgr", "console", "ctlprovider", "keyd", "postd", "tftp", "tvs"];
+
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct File {
@@ -208,6 +221,9 @@ impl Config {
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let file: File = toml::from_str(text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        if let Some(unknown) = file.sections.keys().find(|name| !PROGRAMS.contains(&name.as_str())) {
+            return Err(ConfigError::Unknown { path: path.to_owned(), section: unknown.clone() });
+        }
         Ok(Self {
             paths: file.paths,
             mode: file.security.mode,
@@ -241,6 +257,14 @@ impl Config {
             .get(daemon)
             .copied()
             .ok_or_else(|| ConfigError::NoUser { path: self.path.clone(), daemon: daemon.to_owned() })
+    }
+
+    /// The control socket of `daemon`, with the uid that must be behind it.
+    ///
+    /// # Errors
+    /// `[users]` does not name it.
+    pub fn server(&self, daemon: &str) -> Result<LocalServer, ConfigError> {
+        Ok(LocalServer::new(self.paths.socket(daemon), self.uid_of(daemon)?))
     }
 
     /// Every daemon of `[users]` that runs under `uid`: one each, but where a developer without root runs them all.
@@ -279,5 +303,7 @@ mod tests {
         assert_eq!(parse("").unwrap().mode, Mode::Fips);
         assert!(parse("[security]\nmode = \"off\"").is_err());
         assert!(parse("[paths]\nrum = \"/x\"").is_err());
+        let error = parse("[securty]\nmode = \"non-fips\"").unwrap_err().to_string();
+        assert!(error.contains("[securty]"), "{error}");
     }
 }

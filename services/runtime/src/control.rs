@@ -1,29 +1,63 @@
 //! Control sockets: one request, one answer, any number on a connection; callers are known by `SO_PEERCRED`.
 
 use std::{
+    collections::HashMap,
     fs::{self, Permissions},
     io,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use casemate_audit::{Auditor, Event};
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixListener, sync::Semaphore, time::timeout};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
 
 use crate::{
     config::Config,
     frame::{FrameError, Framing},
-    peer::Peer,
+    peer::{LocalServer, Peer},
+    refusals::{Refusals, WINDOW},
 };
 
 /// The framing of every control socket.
 pub const FRAMING: Framing = Framing { version: 1, limit: 1 << 20 };
 
-/// Connections that one control socket serves at a time.
-const CONNECTIONS: usize = 64;
+/// The wait after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Limits of one control socket; a table in the daemon's own section.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ControlSettings {
+    /// Connections at a time.
+    pub places: NonZeroUsize,
+    /// Connections at a time of one user: a daemon that was taken over must not shut out the operator.
+    pub places_per_user: NonZeroUsize,
+    /// How long a connection may be without a whole request, in milliseconds.
+    pub idle_ms: NonZeroU64,
+    /// For the caller to take an answer, in milliseconds.
+    pub write_ms: NonZeroU64,
+    /// Refused callers and connections that are audited in ten seconds.
+    pub audited_refusals: NonZeroU32,
+}
+
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self {
+            places: NonZeroUsize::new(64).expect("64 is not zero"),
+            places_per_user: NonZeroUsize::new(16).expect("16 is not zero"),
+            idle_ms: NonZeroU64::new(60_000).expect("60000 is not zero"),
+            write_ms: NonZeroU64::new(10_000).expect("10000 is not zero"),
+            audited_refusals: NonZeroU32::new(100).expect("100 is not zero"),
+        }
+    }
+}
 
 /// A local socket could not be spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +86,17 @@ pub enum ControlError {
 ///
 /// # Errors
 /// As [`ControlError`] says.
-pub fn call<Q: Serialize, A: DeserializeOwned>(path: &Path, request: &Q, limit: Duration) -> Result<A, ControlError> {
-    let connect = |source| ControlError::Connect { path: path.to_owned(), source };
-    let mut socket = UnixStream::connect(path).map_err(connect)?;
+pub fn call<Q: Serialize, A: DeserializeOwned>(
+    server: &LocalServer,
+    request: &Q,
+    limit: Duration,
+) -> Result<A, ControlError> {
+    let connect = |source| ControlError::Connect { path: server.path().to_owned(), source };
+    let mut socket = server.connect().map_err(connect)?;
     socket.set_read_timeout(Some(limit)).map_err(connect)?;
     socket.set_write_timeout(Some(limit)).map_err(connect)?;
     FRAMING.write(&mut socket, request)?;
-    FRAMING.read(&mut socket)?.ok_or_else(|| ControlError::NoAnswer { path: path.to_owned() })
+    FRAMING.read(&mut socket)?.ok_or_else(|| ControlError::NoAnswer { path: server.path().to_owned() })
 }
 
 /// Binds a unix socket at `path` that any local user may reach: who may ask what is decided by `SO_PEERCRED`, per request.
@@ -95,12 +133,65 @@ impl Callers {
     }
 }
 
-/// Serves control requests at `path` for ever. A caller not in `callers` is closed without an answer and audited. `answer` is
-/// given the request and who asks.
+/// Who is connected to one control socket: how many of each user.
+struct Places {
+    settings: ControlSettings,
+    taken: Mutex<HashMap<u32, usize>>,
+}
+
+/// A place of a user, given back when dropped.
+struct Place {
+    places: Arc<Places>,
+    uid: u32,
+}
+
+impl Places {
+    fn new(settings: ControlSettings) -> Arc<Self> {
+        Arc::new(Self { settings, taken: Mutex::default() })
+    }
+
+    /// A place for the user `uid`, or the setting that forbids it.
+    fn take(self: &Arc<Self>, uid: u32) -> Result<Place, &'static str> {
+        let mut taken = self.taken();
+        if taken.get(&uid).is_some_and(|of_user| *of_user >= self.settings.places_per_user.get()) {
+            return Err("places-per-user");
+        }
+        if taken.values().sum::<usize>() >= self.settings.places.get() {
+            return Err("places");
+        }
+        *taken.entry(uid).or_default() += 1;
+        Ok(Place { places: Arc::clone(self), uid })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken();
+        if let Some(of_user) = taken.get_mut(&self.uid) {
+            *of_user -= 1;
+            if *of_user == 0 {
+                taken.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// Serves control requests at `path` for ever, within the limits of `settings`. A caller not in `callers`, and one for whom
+/// there is no place, is closed without an answer and audited. `answer` is given the request and who asks.
 ///
 /// # Errors
 /// The socket cannot be bound.
-pub async fn serve<Q, A, F, R>(path: &Path, callers: Callers, auditor: Arc<Auditor>, answer: F) -> io::Result<()>
+pub async fn serve<Q, A, F, R>(
+    path: &Path,
+    callers: Callers,
+    settings: ControlSettings,
+    auditor: Arc<Auditor>,
+    answer: F,
+) -> io::Result<()>
 where
     Q: DeserializeOwned + Send + 'static,
     A: Serialize + Send + Sync + 'static,
@@ -110,25 +201,64 @@ where
     let listener = bind(path)?;
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(settings);
+    let refusals = Refusals::new(path.display().to_string(), settings.audited_refusals, WINDOW, auditor);
     loop {
-        let (mut socket, _) = listener.accept().await?;
-        let Ok(peer) = Peer::of(&socket) else { continue };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        if !callers.include(peer) {
-            auditor.record(&Event::CallerRefused { uid: peer.uid, pid: peer.pid, reason: path.display().to_string() });
-            continue;
-        }
-        let answer = answer.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            while let Ok(Ok(Some(request))) =
-                timeout(Duration::from_secs(60), FRAMING.read_async::<Q>(&mut socket)).await
-            {
-                if FRAMING.write_async(&mut socket, &answer(request, peer).await).await.is_err() {
-                    break;
-                }
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // Out of descriptors or memory: those that are connected go on, new ones wait.
+                tracing::warn!(%error, path = %path.display(), "cannot accept");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
             }
-        });
+        };
+        let Ok(peer) = Peer::of(&socket) else { continue };
+        if let Some(place) = admit(peer, &callers, &places, &refusals) {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                converse(socket, peer, settings, answer).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// A place for `peer`; nothing, and an audit event, where it may not ask or has too many.
+fn admit(peer: Peer, callers: &Callers, places: &Arc<Places>, refusals: &Refusals) -> Option<Place> {
+    // Before a place is taken: those who may not ask must not take the places of those who may.
+    if !callers.include(peer) {
+        let reason = refusals.service().to_owned();
+        refusals.record(&Event::CallerRefused { uid: peer.uid, pid: peer.pid, reason });
+        return None;
+    }
+    let limit = match places.take(peer.uid) {
+        Ok(place) => return Some(place),
+        Err(limit) => limit,
+    };
+    refusals.record(&Event::ConnectionRefused {
+        service: refusals.service().to_owned(),
+        peer: format!("uid {} pid {}", peer.uid, peer.pid),
+        limit: limit.into(),
+        suppressed: 0,
+    });
+    None
+}
+
+/// Answers the requests of one connection until it ends, is idle, or does not take its answers.
+async fn converse<Q, A, F, R>(mut socket: UnixStream, peer: Peer, settings: ControlSettings, answer: F)
+where
+    Q: DeserializeOwned,
+    A: Serialize,
+    F: Fn(Q, Peer) -> R,
+    R: Future<Output = A>,
+{
+    let (idle, write) = (settings.idle_ms.get(), settings.write_ms.get());
+    let (idle, write) = (Duration::from_millis(idle), Duration::from_millis(write));
+    while let Ok(Ok(Some(request))) = timeout(idle, FRAMING.read_async::<Q>(&mut socket)).await {
+        let answer = answer(request, peer).await;
+        if !matches!(timeout(write, FRAMING.write_async(&mut socket, &answer)).await, Ok(Ok(()))) {
+            return;
+        }
     }
 }

@@ -8,7 +8,10 @@ use casemate_post::Passed;
 use clap::Parser;
 use sd_notify::NotifyState;
 use serde::de::DeserializeOwned;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{config::Config, log};
 
@@ -111,17 +114,25 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Tells the service manager (and the lab, which speaks the same protocol) that the daemon serves, and keeps its watchdog
-/// quiet if it has one.
+/// quiet if it has one: from a task of the runtime where there is one, so that a runtime that stands still is restarted.
 pub fn ready() {
     // Failing to notify leaves the unit in "activating" until its start timeout: the service manager acts, not we.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    if let Some(period) = sd_notify::watchdog_enabled() {
-        thread::spawn(move || {
+    let Some(period) = sd_notify::watchdog_enabled() else { return };
+    let pause = period.max(Duration::from_millis(2)) / 2;
+    match Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn(async move {
             loop {
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-                thread::sleep(period.max(Duration::from_millis(2)) / 2);
+                tokio::time::sleep(pause).await;
             }
-        });
+        })),
+        Err(_) => drop(thread::spawn(move || {
+            loop {
+                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                thread::sleep(pause);
+            }
+        })),
     }
 }
 

@@ -6,24 +6,25 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use casemate_audit::{Auditor, Event};
+use casemate_post::Passed;
 use rustls::{HandshakeKind, ServerConfig, server::Acceptor};
 use serde::Deserialize;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     runtime::Handle,
     sync::Semaphore,
     task::spawn_blocking,
     time::timeout,
 };
 use tokio_rustls::{Accept, LazyConfigAcceptor, StartHandshake, server::TlsStream};
+
+use crate::refusals::{Refusals, WINDOW};
 
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -39,25 +40,32 @@ pub struct Limits {
     pub handshake_ms: u64,
     /// TLS sessions that are remembered for resumption.
     pub sessions: usize,
+    /// Refusals and failed handshakes that are audited in ten seconds; the others are counted.
+    pub audited_refusals: NonZeroU32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 2048, connections_per_address: 256, handshakes: 16, handshake_ms: 10_000, sessions: 4096 }
+        Self {
+            connections: 2048,
+            connections_per_address: 256,
+            handshakes: 16,
+            handshake_ms: 10_000,
+            sessions: 4096,
+            audited_refusals: AUDITED_REFUSALS,
+        }
     }
 }
 
-/// Refusals for want of room are audited once in this time, with a count of those in between: a flood must not fill the trail.
-const REFUSALS_AUDITED_EVERY: Duration = Duration::from_secs(10);
+/// A flood must not fill the audit trail.
+const AUDITED_REFUSALS: NonZeroU32 = NonZeroU32::new(50).expect("50 is not zero");
 
 /// Who is connected to one service, within its limits.
 pub struct Gate {
     service: &'static str,
     limits: Limits,
-    auditor: Arc<Auditor>,
     connected: Mutex<Connected>,
-    last_refusal: Mutex<Option<Instant>>,
-    suppressed: AtomicU64,
+    refusals: Arc<Refusals>,
 }
 
 /// Who is connected: addresses without a connection are not in the map, so that refused ones cost no memory.
@@ -105,10 +113,8 @@ impl Gate {
         Arc::new(Self {
             service,
             limits,
-            auditor,
             connected: Mutex::default(),
-            last_refusal: Mutex::default(),
-            suppressed: AtomicU64::new(0),
+            refusals: Refusals::new(service, limits.audited_refusals, WINDOW, auditor),
         })
     }
 
@@ -127,17 +133,11 @@ impl Gate {
     }
 
     fn audit_refusal(&self, peer: SocketAddr, limit: &str) {
-        let mut last = self.last_refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|at| at.elapsed() < REFUSALS_AUDITED_EVERY) {
-            self.suppressed.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        *last = Some(Instant::now());
-        self.auditor.record(&Event::ConnectionRefused {
+        self.refusals.record(&Event::ConnectionRefused {
             service: self.service.into(),
             peer: peer.to_string(),
             limit: limit.into(),
-            suppressed: self.suppressed.swap(0, Ordering::Relaxed),
+            suppressed: 0,
         });
     }
 }
@@ -148,14 +148,24 @@ impl Drop for Place {
     }
 }
 
-/// Binds a TCP listener.
+/// Binds a TCP listener. There is none without passed self-tests.
 ///
 /// # Errors
 /// With the address, for the operator must know which.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+pub async fn bind(_passed: &Passed, address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))
+}
+
+/// Binds a UDP socket to serve on. There is none without passed self-tests.
+///
+/// # Errors
+/// With the address, for the operator must know which.
+pub async fn bind_udp(_passed: &Passed, address: SocketAddr) -> io::Result<UdpSocket> {
+    UdpSocket::bind(address).await.map_err(|error| cannot_listen(address, &error))
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
 }
 
 /// Accepts connections for ever and gives each that the gate admits to `connection`, on a task of its own.
@@ -199,16 +209,12 @@ where
             let limit = Duration::from_millis(gate.limits.handshake_ms);
             match timeout(limit, handshakes.finish(stream, limit)).await {
                 Ok(Ok(stream)) => connection(stream, peer).await,
-                Ok(Err(error)) => gate.auditor.record(&Event::TlsRefused {
+                Ok(Err(error)) => gate.refusals.record(&Event::TlsRefused {
                     service: gate.service.into(),
                     peer: peer.to_string(),
                     reason: reason(&error),
                 }),
-                Err(_) => gate.auditor.record(&Event::ConnectionTimedOut {
-                    service: gate.service.into(),
-                    peer: peer.to_string(),
-                    step: "TLS handshake".into(),
-                }),
+                Err(_) => gate.refusals.silence(&peer.to_string(), "TLS handshake"),
             }
         }
     })
@@ -228,7 +234,9 @@ struct Handshakes {
 
 impl Handshakes {
     fn new(at_a_time: usize, tls: Arc<ServerConfig>) -> Self {
-        Self { tls, first: Arc::new(Semaphore::new(at_a_time)), retried: Arc::new(Semaphore::new(at_a_time)) }
+        // With no place at all nobody would ever be served.
+        let places = || Arc::new(Semaphore::new(at_a_time.max(1)));
+        Self { tls, first: places(), retried: places() }
     }
 
     async fn finish(&self, stream: TcpStream, limit: Duration) -> io::Result<TlsStream<TcpStream>> {
@@ -301,7 +309,12 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_every_place_and_places_come_back() {
-        let (gate, dir) = gate(Limits { connections: 3, connections_per_address: 2, ..Limits::default() });
+        let (gate, dir) = gate(Limits {
+            connections: 3,
+            connections_per_address: 2,
+            audited_refusals: NonZeroU32::MIN,
+            ..Limits::default()
+        });
         let first = gate.admit(from(1)).unwrap();
         let second = gate.admit(from(1)).unwrap();
         assert!(gate.admit(from(1)).is_none());

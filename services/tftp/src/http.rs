@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use casemate_runtime::refusals::Refusals;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -25,8 +26,7 @@ use tokio::{
 
 use crate::{
     files::{File, Files},
-    name::{Published, Transport, locate},
-    refusals::Refusals,
+    name::{Published, Transport, file_refused, locate},
     settings::HttpSettings,
 };
 
@@ -64,12 +64,12 @@ impl Server {
             Ok(Ok(())) => {}
             // A phone that keeps its connection after an answer and leaves it is none to tell of.
             Ok(Err(error)) if error.is_timeout() && idle() => {}
-            Ok(Err(error)) if error.is_timeout() => self.refusals.silence(self.transport, &peer, "request header"),
+            Ok(Err(error)) if error.is_timeout() => self.refusals.silence(&peer, "request header"),
             Ok(Err(error)) if error.is_parse() || error.is_parse_too_large() => {
-                self.refusals.protocol(self.transport, &peer, &error.to_string());
+                self.refusals.protocol(&peer, &error.to_string());
             }
             Ok(Err(error)) => tracing::debug!(%error, peer, "HTTP connection broken off"),
-            Err(_) => self.refusals.silence(self.transport, &peer, "connection-ms is over"),
+            Err(_) => self.refusals.silence(&peer, "connection-ms is over"),
         }
     }
 
@@ -81,12 +81,17 @@ impl Server {
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let has_body = !request.body().is_end_stream();
         let mut response = if has_body {
-            self.refusals.protocol(self.transport, peer, "the request has a body");
+            self.refusals.protocol(peer, "the request has a body");
             text(StatusCode::BAD_REQUEST)
         } else if matches!(*request.method(), Method::GET | Method::HEAD) {
             self.file(&request, peer).await
         } else {
-            self.refusals.file(self.transport, peer, request.uri().path().as_bytes(), "nothing may be written");
+            self.refusals.record(&file_refused(
+                self.transport,
+                peer,
+                request.uri().path().as_bytes(),
+                "nothing may be written",
+            ));
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
@@ -104,7 +109,7 @@ impl Server {
             Ok(Some(published)) => published,
             Ok(None) => return text(StatusCode::NOT_FOUND),
             Err(error) => {
-                self.refusals.file(self.transport, peer, name, &error.to_string());
+                self.refusals.record(&file_refused(self.transport, peer, name, &error.to_string()));
                 return text(StatusCode::FORBIDDEN);
             }
         };

@@ -10,7 +10,6 @@ pub mod http;
 pub mod name;
 pub mod options;
 pub mod packet;
-pub mod refusals;
 pub mod settings;
 pub mod transfer;
 pub mod udp;

@@ -12,17 +12,16 @@ use casemate_keyring::{Certificates, Client};
 use casemate_policy::TlsProfile;
 use casemate_runtime::{
     daemon::{self, Daemon, Failure},
-    listener::{self, Gate, Limits},
+    listener::{self, Gate},
+    refusals::{self, Refusals},
 };
 use casemate_tftp::{
     files::{CacheLimits, Files, interval},
     http,
     name::Transport,
-    refusals::Refusals,
     settings::Settings,
     udp,
 };
-use tokio::net::UdpSocket;
 
 /// Threads that read files, beside those that wait for handshakes.
 const FILE_THREADS: usize = 4;
@@ -42,32 +41,27 @@ async fn serve(daemon: Daemon<Settings>) -> Result<(), Failure> {
         &config.paths.public_of("ctlprovider"),
         CacheLimits { bytes: settings.cache_bytes, file_bytes: settings.file_bytes, poll },
     ));
-    let refusals = Refusals::new(Arc::clone(&auditor), settings.audited_refusals);
+    let refusals = |transport: Transport| {
+        Refusals::new(transport.name(), settings.audited_refusals, refusals::WINDOW, Arc::clone(&auditor))
+    };
 
-    let broker = Client::new(&passed, &config.paths.socket("keyd"), settings.keyring);
+    let broker = Client::new(&passed, config.server("keyd")?, settings.keyring);
     // Guide 3010: 6971 presents either CallManager certificate. Phones take the elliptic-curve one.
     let roles = [KeyRole::CallManagerEcdsa, KeyRole::CallManager];
     let certificates = Certificates::new(broker, &config.paths.public_of("certmgr"), &roles);
     let tls =
         TlsProfile::new(&passed, config.mode).server(Arc::clone(&certificates) as _, settings.connections.sessions)?;
 
-    let udp = udp::Server {
-        files: Arc::clone(&files),
-        gate: Gate::new("tftp", transfers(settings), Arc::clone(&auditor)),
-        refusals: Arc::clone(&refusals),
-        settings: settings.udp,
-    };
+    let udp = udp::Server::new(Arc::clone(&files), refusals(Transport::Tftp), settings.udp, &auditor);
     let web = |transport| {
-        let (files, refusals) = (Arc::clone(&files), Arc::clone(&refusals));
+        let (files, refusals) = (Arc::clone(&files), refusals(transport));
         Arc::new(http::Server { files, transport, refusals, settings: settings.http })
     };
     let (plain, secure) = (web(Transport::Http), web(Transport::Https));
 
-    let socket = UdpSocket::bind((address, settings.tftp_port))
-        .await
-        .map_err(|error| format!("cannot listen on UDP {address} port {}: {error}", settings.tftp_port))?;
-    let http = listener::bind((address, settings.http_port).into()).await?;
-    let https = listener::bind((address, settings.https_port).into()).await?;
+    let socket = listener::bind_udp(&passed, (address, settings.tftp_port).into()).await?;
+    let http = listener::bind(&passed, (address, settings.http_port).into()).await?;
+    let https = listener::bind(&passed, (address, settings.https_port).into()).await?;
     daemon::ready();
 
     let http_gate = Gate::new("http", settings.connections, Arc::clone(&auditor));
@@ -85,14 +79,6 @@ async fn serve(daemon: Daemon<Settings>) -> Result<(), Failure> {
         () = refresh(certificates, poll) => {}
     }
     Ok(())
-}
-
-fn transfers(settings: Settings) -> Limits {
-    Limits {
-        connections: settings.udp.transfers,
-        connections_per_address: settings.udp.transfers_per_address,
-        ..Limits::default()
-    }
 }
 
 /// Looks for new certificates for ever; the first look may wait for the broker and holds nobody up.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// Longest name that is looked at, in bytes. The longest that is served has 24.
+use casemate_audit::Event;
+
+/// Longest name that is looked at, in bytes. The longest that is served has 27.
 pub const NAME_LIMIT: usize = 128;
 
 /// How a request came: what may be served differs.
@@ -28,26 +30,49 @@ impl Transport {
     }
 }
 
-/// The twelve hexadecimal digits of a phone's MAC address, in capitals as phones send them.
+/// Longest device name, in bytes.
+const DEVICE_LIMIT: usize = 15;
+
+/// The name of a device, as CAPF takes it: `SEP` and the twelve hexadecimal digits of the MAC address in capitals, or a letter
+/// and up to 14 letters, digits, `.`, `_` and `-`.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Mac([u8; 12]);
+pub struct Device {
+    /// The name, then zeros.
+    text: [u8; DEVICE_LIMIT],
+    length: usize,
+}
 
-impl Mac {
-    fn parse(digits: &[u8]) -> Option<Self> {
-        let mac: [u8; 12] = digits.try_into().ok()?;
-        mac.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F')).then_some(Self(mac))
+impl Device {
+    fn parse(name: &[u8]) -> Option<Self> {
+        // Phones ask for this file when they have none of their own. It is nobody's.
+        if name == b"XMLDefault" || !names_a_device(name) {
+            return None;
+        }
+        let mut text = [0; DEVICE_LIMIT];
+        text.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self { text, length: name.len() })
     }
 }
 
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|digit| write!(f, "{}", char::from(*digit)))
+fn names_a_device(name: &[u8]) -> bool {
+    match name.strip_prefix(b"SEP") {
+        Some(mac) => mac.len() == 12 && mac.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F')),
+        None => {
+            name.first().is_some_and(u8::is_ascii_alphabetic)
+                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
+        }
     }
 }
 
-impl fmt::Debug for Mac {
+impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mac({self})")
+        self.text.iter().take(self.length).try_for_each(|byte| write!(f, "{}", char::from(*byte)))
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({self})")
     }
 }
 
@@ -57,9 +82,9 @@ pub enum Published {
     /// The initial trust list.
     TrustList,
     /// A phone's signed configuration (phone-formats §3).
-    Signed(Mac),
+    Signed(Device),
     /// The same configuration without signature, for HTTPS alone.
-    Unsigned(Mac),
+    Unsigned(Device),
 }
 
 impl Published {
@@ -68,8 +93,8 @@ impl Published {
     pub fn file_name(&self) -> String {
         match self {
             Self::TrustList => "ITLFile.tlv".into(),
-            Self::Signed(mac) => format!("SEP{mac}.cnf.xml.sgn"),
-            Self::Unsigned(mac) => format!("SEP{mac}.cnf.xml"),
+            Self::Signed(device) => format!("{device}.cnf.xml.sgn"),
+            Self::Unsigned(device) => format!("{device}.cnf.xml"),
         }
     }
 }
@@ -102,17 +127,31 @@ pub enum NameError {
 /// The name is one that no phone sends; the caller audits it.
 pub fn locate(name: &[u8], transport: Transport) -> Result<Option<Published>, NameError> {
     harmless(name)?;
-    if name == b"ITLFile.tlv" || middle(name, b"ITLSEP", b".tlv").and_then(Mac::parse).is_some() {
+    if name == b"ITLFile.tlv" || middle(name, b"ITL", b".tlv").and_then(Device::parse).is_some() {
         return Ok(Some(Published::TrustList));
     }
-    if let Some(mac) = middle(name, b"SEP", b".cnf.xml.sgn").and_then(Mac::parse) {
+    if let Some(device) = middle(name, b"", b".cnf.xml.sgn").and_then(Device::parse) {
         // Over HTTPS a phone asks for `.sgn` and wants the bare file: the connection is what it trusts (phone-formats §2).
-        return Ok(Some(if transport == Transport::Https { Published::Unsigned(mac) } else { Published::Signed(mac) }));
+        return Ok(Some(if transport == Transport::Https {
+            Published::Unsigned(device)
+        } else {
+            Published::Signed(device)
+        }));
     }
-    match middle(name, b"SEP", b".cnf.xml").and_then(Mac::parse) {
-        Some(mac) if transport == Transport::Https => Ok(Some(Published::Unsigned(mac))),
+    match middle(name, b"", b".cnf.xml").and_then(Device::parse) {
+        Some(device) if transport == Transport::Https => Ok(Some(Published::Unsigned(device))),
         Some(_) => Err(NameError::Unsigned),
         None => Ok(None),
+    }
+}
+
+/// The audit event of a file that `peer` asked for over `transport` and is not to have.
+pub(crate) fn file_refused(transport: Transport, peer: &str, name: &[u8], reason: &str) -> Event {
+    Event::FileRefused {
+        service: transport.name().into(),
+        peer: peer.into(),
+        file: String::from_utf8_lossy(name).into_owned(),
+        reason: reason.into(),
     }
 }
 
@@ -167,6 +206,17 @@ mod tests {
     }
 
     #[test]
+    fn soft_phones_have_files_too() {
+        for device in ["CSFjdoe", "BOTJ.DOE", "x", "TCT_j-doe.1", "Abcdefghijklmno"] {
+            let signed = format!("{device}.cnf.xml.sgn");
+            assert_eq!(file(&signed, Transport::Tftp), Some(signed.clone()));
+            assert_eq!(file(&signed, Transport::Https), Some(format!("{device}.cnf.xml")));
+            assert_eq!(file(&format!("ITL{device}.tlv"), Transport::Http).unwrap(), "ITLFile.tlv");
+            assert_eq!(locate(format!("{device}.cnf.xml").as_bytes(), Transport::Http), Err(NameError::Unsigned));
+        }
+    }
+
+    #[test]
     fn the_bare_configuration_is_refused_in_the_clear() {
         for transport in [Transport::Tftp, Transport::Http] {
             assert_eq!(locate(b"SEP001122334455.cnf.xml", transport), Err(NameError::Unsigned));
@@ -180,6 +230,15 @@ mod tests {
             "CTLSEP001122334455.tlv",
             "SEP001122334455.cnf.xml.enc.sgn",
             "XMLDefault.cnf.xml.sgn",
+            "XMLDefault.cnf.xml",
+            ".cnf.xml.sgn",
+            ".a.cnf.xml.sgn",
+            "1abc.cnf.xml.sgn",
+            "ABCDEFGHIJKLMNOP.cnf.xml.sgn",
+            "CSFjdoe.cnf.xml.enc.sgn",
+            "ITLabcdefghijklmnop.tlv",
+            "SEPaabbccddeeff.cnf.xml.sgn",
+            "CSF jdoe.cnf.xml.sgn",
             "ITLSEP00112233445.tlv",
             "ITLSEP00112233445566.tlv",
             "ITLSEP001122aabbcc.tlv",
@@ -201,6 +260,9 @@ mod tests {
         for (name, reason) in [
             (&b"../certmgr/public/CAPF.pem"[..], NameError::Parent),
             (b"..", NameError::Parent),
+            (b"a..b.cnf.xml.sgn", NameError::Parent),
+            (b"a..cnf.xml.sgn", NameError::Parent),
+            (b"..a.cnf.xml.sgn", NameError::Parent),
             (b"a/ITLFile.tlv", NameError::Separator),
             (b"/etc/passwd", NameError::Separator),
             (b"a\\b", NameError::Separator),
@@ -220,7 +282,7 @@ mod tests {
             for transport in ALL {
                 if let Ok(Some(published)) = locate(&name, transport) {
                     let file = published.file_name();
-                    prop_assert!(file.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.'));
+                    prop_assert!(file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
                     prop_assert!(!file.contains("..") && !file.starts_with('.'));
                 }
             }

@@ -10,6 +10,10 @@ use crate::packet::Options;
 /// Block size without negotiation (RFC 1350, 2).
 pub const DEFAULT_BLOCK: u16 = 512;
 
+/// Longest retransmission interval that is agreed to, in seconds. RFC 2349 knows up to 255, with which one client could hold a
+/// transfer for as long as the whole of it may take.
+pub const TIMEOUT_LIMIT: u64 = 10;
+
 /// A block size of RFC 2348: 8 to 65464 bytes.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "u16")]
@@ -72,7 +76,7 @@ pub fn agree(options: &[(Vec<u8>, Vec<u8>)], length: usize, largest: BlockSize) 
         agreed.block = asked.min(largest);
         agreed.acknowledge("blksize", agreed.block.0.into());
     }
-    if let Some(seconds) = find(options, "timeout")?.filter(|seconds| (1..=255).contains(seconds)) {
+    if let Some(seconds) = find(options, "timeout")?.filter(|seconds| (1..=TIMEOUT_LIMIT).contains(seconds)) {
         agreed.timeout = Some(Duration::from_secs(seconds));
         agreed.acknowledge("timeout", seconds);
     }
@@ -140,6 +144,8 @@ mod tests {
             ("blksize", "+9"),
             ("blksize", ""),
             ("timeout", "0"),
+            ("timeout", "11"),
+            ("timeout", "255"),
             ("timeout", "256"),
             ("tsize", "x"),
         ];
@@ -147,6 +153,13 @@ mod tests {
             let agreed = agree(&options(&[pair]), 1, BlockSize::default()).unwrap();
             assert_eq!((agreed.block.bytes(), agreed.timeout, agreed.acknowledged), (512, None, vec![]), "{pair:?}");
         }
+    }
+
+    #[test]
+    fn an_interval_of_ten_seconds_is_the_longest() {
+        let agreed = agree(&options(&[("timeout", "10")]), 1, BlockSize::default()).unwrap();
+        assert_eq!(agreed.timeout, Some(Duration::from_secs(10)));
+        assert_eq!(agreed.acknowledged, options(&[("timeout", "10")]));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Bytes of one file. Phones fail on lists over 64 kB (guide 2882).
     pub file_bytes: u64,
-    /// Refusals that are audited in ten seconds.
+    /// Refusals that are audited in ten seconds, of TFTP, of HTTP and of HTTPS each.
     pub audited_refusals: NonZeroU32,
     /// TFTP transfers.
     pub udp: UdpSettings,
@@ -59,10 +59,15 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct UdpSettings {
-    /// Transfers at a time; each has a socket of its own.
+    /// Transfers at a time, from the client's first acknowledgment on; each has a socket of its own.
     pub transfers: usize,
-    /// Transfers at a time to one address. Phones behind one router share an address.
+    /// Transfers at a time to one address, and as many before the first acknowledgment. Phones behind one router share an
+    /// address.
     pub transfers_per_address: usize,
+    /// Transfers at a time before the client's first acknowledgment. Until then the address may be forged.
+    pub unproven: usize,
+    /// How long the client has for its first acknowledgment, repetitions included, in milliseconds.
+    pub unproven_ms: u64,
     /// Largest block that is agreed to, 8 to 65464 bytes.
     pub block_bytes: BlockSize,
     /// Wait before a packet is repeated the first time, in milliseconds; doubled with each repetition.
@@ -78,6 +83,8 @@ impl Default for UdpSettings {
         Self {
             transfers: 512,
             transfers_per_address: 64,
+            unproven: 512,
+            unproven_ms: 2000,
             block_bytes: BlockSize::default(),
             timeout_ms: NonZeroU64::new(1000).expect("1000 is not zero"),
             retries: 4,

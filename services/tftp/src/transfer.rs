@@ -68,6 +68,7 @@ pub struct Transfer<C> {
     /// The block that is in flight, counted without wrapping; 0 is the option acknowledgment.
     block: u64,
     repeated: u32,
+    proven: bool,
 }
 
 impl<C: AsRef<[u8]>> Transfer<C> {
@@ -75,7 +76,7 @@ impl<C: AsRef<[u8]>> Transfer<C> {
     #[must_use]
     pub fn new(content: C, agreed: Agreed, retry: Retry) -> Self {
         let block = u64::from(agreed.acknowledged.is_empty());
-        Self { content, agreed, retry, block, repeated: 0 }
+        Self { content, agreed, retry, block, repeated: 0, proven: false }
     }
 
     /// The first packet.
@@ -101,14 +102,27 @@ impl<C: AsRef<[u8]>> Transfer<C> {
     /// The time that the last [`Action::Send`] gave is over.
     pub fn timer(&mut self) -> Action {
         if self.repeated >= self.retry.limit {
-            let outcome = Outcome::Silent { block: self.block, last: self.block == self.last_block() };
-            return Action::Done { last: None, outcome };
+            return Action::Done { last: None, outcome: self.silent() };
         }
         self.repeated += 1;
         self.send()
     }
 
+    /// Whether the client acknowledged a packet. Until then its address may be forged: an acknowledgment goes to a port that
+    /// only the real one was told.
+    #[must_use]
+    pub const fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// How the transfer ends if nothing more comes from the client.
+    #[must_use]
+    pub fn silent(&self) -> Outcome {
+        Outcome::Silent { block: self.block, last: self.block == self.last_block() }
+    }
+
     fn advance(&mut self) -> Action {
+        self.proven = true;
         if self.block == self.last_block() {
             return Action::Done { last: None, outcome: Outcome::Complete };
         }
@@ -201,6 +215,18 @@ mod tests {
         let Action::Send { packet, .. } = transfer.begin() else { panic!() };
         assert_eq!(packet, b"\0\x06blksize\x008\0");
         assert_eq!(data(&transfer.packet(&ack(0))), (1, b"abcdefgh".to_vec()));
+    }
+
+    #[test]
+    fn only_the_acknowledgment_of_what_was_sent_proves_an_address() {
+        let mut transfer = Transfer::new([7; 2000], agreed(&[], 2000), RETRY);
+        let _ = transfer.begin();
+        let _ = transfer.packet(&ack(0));
+        let _ = transfer.packet(&ack(2));
+        let _ = transfer.timer();
+        assert!(!transfer.is_proven());
+        let _ = transfer.packet(&ack(1));
+        assert!(transfer.is_proven());
     }
 
     #[test]

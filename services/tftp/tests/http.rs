@@ -10,12 +10,12 @@ use casemate_post::Passed;
 use casemate_runtime::{
     listener::{self, Gate, Limits},
     publish::write_atomically,
+    refusals::{Refusals, WINDOW},
 };
 use casemate_tftp::{
     files::{CacheLimits, Files},
     http::Server,
     name::Transport,
-    refusals::Refusals,
     settings::HttpSettings,
 };
 use rustls::{
@@ -74,7 +74,7 @@ impl Lab {
         let server = Arc::new(Server {
             files: Arc::new(Files::new(&published, cache)),
             transport: if tls.is_some() { Transport::Https } else { Transport::Http },
-            refusals: Refusals::new(Arc::clone(&auditor), NonZeroU32::new(100).unwrap()),
+            refusals: Refusals::new("http", NonZeroU32::new(100).unwrap(), WINDOW, Arc::clone(&auditor)),
             settings,
         });
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -6,13 +6,12 @@ use std::{fs, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use casemate_audit::{AuditSettings, Auditor};
 use casemate_runtime::{
-    listener::{Gate, Limits},
     publish::write_atomically,
+    refusals::{Refusals, WINDOW},
 };
 use casemate_tftp::{
     files::{CacheLimits, Files},
     packet::{Direction, Options, Packet, Request},
-    refusals::Refusals,
     settings::UdpSettings,
     udp::{Server, serve},
 };
@@ -32,18 +31,9 @@ impl Lab {
         let audit =
             AuditSettings { journal_socket: folder.path().join("absent"), file: folder.path().join("journal.jsonl") };
         let auditor = Arc::new(Auditor::open("casemate-tftp", &audit).unwrap());
-        let limits = Limits {
-            connections: settings.transfers,
-            connections_per_address: settings.transfers_per_address,
-            ..Limits::default()
-        };
         let cache = CacheLimits { bytes: 1 << 20, file_bytes: 1 << 20, poll: Duration::ZERO };
-        let server = Server {
-            files: Arc::new(Files::new(&published, cache)),
-            gate: Gate::new("tftp", limits, Arc::clone(&auditor)),
-            refusals: Refusals::new(auditor, NonZeroU32::new(100).unwrap()),
-            settings,
-        };
+        let refusals = Refusals::new("tftp", NonZeroU32::new(100).unwrap(), WINDOW, Arc::clone(&auditor));
+        let server = Server::new(Arc::new(Files::new(&published, cache)), refusals, settings, &auditor);
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         tokio::spawn(serve(socket, Arc::new(server)));
@@ -223,10 +213,61 @@ async fn a_transfer_has_an_end_in_time() {
     let lab = Lab::start(UdpSettings { transfer_ms: 100, ..UdpSettings::default() }).await;
     lab.publish("ITLFile.tlv", &content(1000));
     let client = lab.ask(b"ITLFile.tlv", "octet", Direction::Read, &[]).await;
+    let (_, transfer) = receive(&client).await;
+    ack(&client, 1, transfer).await;
     receive(&client).await;
     let (last, _) = receive(&client).await;
     assert!(matches!(Packet::decode(&last).unwrap(), Packet::Error { code: 0, .. }));
     assert!(lab.trail_with("ConnectionTimedOut").await.contains("transfer-ms"));
+}
+
+#[tokio::test]
+async fn requests_that_nobody_acknowledges_hold_no_transfer() {
+    let settings = UdpSettings { transfers: 1, unproven: 8, ..UdpSettings::default() };
+    let lab = Lab::start(settings).await;
+    let list = content(2000);
+    lab.publish("ITLFile.tlv", &list);
+    for _ in 0..7 {
+        let forged = lab.ask(b"ITLFile.tlv", "octet", Direction::Read, &[]).await;
+        receive(&forged).await;
+    }
+    assert_eq!(lab.fetch("ITLFile.tlv", &[], 512).await.0, list);
+    assert_eq!(lab.trail(), "");
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_acknowledges_ends_soon_whatever_it_asks_for() {
+    let settings = UdpSettings { unproven: 1, unproven_ms: 300, ..UdpSettings::default() };
+    let lab = Lab::start(settings).await;
+    lab.publish("ITLFile.tlv", &content(2000));
+    let forged = lab.ask(b"ITLFile.tlv", "octet", Direction::Read, &[("timeout", "10")]).await;
+    receive(&forged).await;
+    let refused = lab.ask(b"ITLFile.tlv", "octet", Direction::Read, &[]).await;
+    assert!(timeout(Duration::from_millis(50), refused.recv(&mut [0; 600])).await.is_err());
+    let trail = lab.trail_with("ConnectionTimedOut").await;
+    assert!(trail.contains("tftp-unproven") && trail.contains("acknowledging block 0"), "{trail}");
+    assert_eq!(lab.fetch("ITLFile.tlv", &[], 512).await.0, content(2000));
+}
+
+#[tokio::test]
+async fn a_client_that_acknowledged_has_the_whole_time() {
+    let settings = UdpSettings { unproven: 1, unproven_ms: 100, transfers: 1, ..UdpSettings::default() };
+    let lab = Lab::start(settings).await;
+    lab.publish("ITLFile.tlv", &content(1000));
+    let slow = lab.ask(b"ITLFile.tlv", "octet", Direction::Read, &[]).await;
+    let (_, transfer) = receive(&slow).await;
+    ack(&slow, 1, transfer).await;
+    receive(&slow).await;
+    // The second finds a place to prove itself, and none for its transfer.
+    let second = lab.ask(b"ITLFile.tlv", "octet", Direction::Read, &[]).await;
+    let (_, other) = receive(&second).await;
+    ack(&second, 1, other).await;
+    let (full, _) = receive(&second).await;
+    assert!(matches!(Packet::decode(&full).unwrap(), Packet::Error { code: 0, .. }));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ack(&slow, 2, transfer).await;
+    assert_eq!(lab.fetch("ITLFile.tlv", &[], 512).await.0, content(1000));
+    assert!(!lab.trail().contains("ConnectionTimedOut"), "{}", lab.trail());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use casemate_audit::{Auditor, Event};
+use casemate_runtime::refusals::Refusals;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -27,8 +28,10 @@ const READ_BYTES: usize = 2048;
 pub struct Service {
     /// The trust store of this moment.
     pub trust: watch::Receiver<Arc<TrustStore>>,
-    /// Where answers and refusals are recorded.
+    /// Where answers are recorded.
     pub auditor: Arc<Auditor>,
+    /// Where refusals are recorded.
+    pub refusals: Arc<Refusals>,
     /// Limits.
     pub settings: Settings,
 }
@@ -51,11 +54,7 @@ impl Service {
     pub async fn connection(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, peer: String) {
         match self.run(&mut stream, &peer).await {
             Ok(()) | Err(End::Refused) => {}
-            Err(End::Silent(step)) => self.auditor.record(&Event::ConnectionTimedOut {
-                service: "tvs".into(),
-                peer: peer.clone(),
-                step: step.into(),
-            }),
+            Err(End::Silent(step)) => self.refusals.silence(&peer, step),
             Err(End::Broken(error)) => tracing::debug!(%error, peer, "TVS connection broken off"),
         }
         // The peer may be gone; a bounded farewell is all it gets.
@@ -100,7 +99,7 @@ impl Service {
 
     fn ended(&self, session: &Session, peer: &str) -> Result<(), End> {
         if let Some(refusal) = session.end() {
-            self.refuse(peer, &refusal.to_string());
+            self.refusals.protocol(peer, &refusal.to_string());
         }
         Ok(())
     }
@@ -124,22 +123,14 @@ impl Service {
                 Ok(bytes)
             }
             Action::Decline { refusal, bytes } => {
-                self.refuse(peer, &refusal.to_string());
+                self.refusals.protocol(peer, &refusal.to_string());
                 Ok(bytes)
             }
             Action::Close(refusal) => {
-                self.refuse(peer, &refusal.to_string());
+                self.refusals.protocol(peer, &refusal.to_string());
                 Err(End::Refused)
             }
         }
-    }
-
-    fn refuse(&self, peer: &str, reason: &str) {
-        self.auditor.record(&Event::ProtocolRefused {
-            service: "tvs".into(),
-            peer: peer.into(),
-            reason: reason.into(),
-        });
     }
 }
 

@@ -13,6 +13,7 @@ use casemate_policy::TlsProfile;
 use casemate_runtime::{
     daemon::{self, Daemon, Failure},
     listener::{self, Gate},
+    refusals::{Refusals, WINDOW},
 };
 use casemate_tvs::{connection::Service, identities::Identities, settings::Settings, trust::TrustStore};
 use tokio::sync::watch;
@@ -32,16 +33,17 @@ async fn serve(daemon: Daemon<Settings>) -> Result<(), Failure> {
     let poll = Duration::from_millis(settings.poll_ms.get());
     let folder = config.paths.public_of("certmgr");
 
-    let broker = Client::new(&passed, &config.paths.socket("keyd"), settings.keyring);
+    let broker = Client::new(&passed, config.server("keyd")?, settings.keyring);
     let certificates = Certificates::new(broker, &folder, &[KeyRole::Tvs]);
     let tls =
         TlsProfile::new(&passed, config.mode).server(Arc::clone(&certificates) as _, settings.connections.sessions)?;
 
     let mut identities = Identities::new(&folder);
     let (publish, trust) = watch::channel(Arc::new(identities.refresh().unwrap_or_default()));
-    let service = Arc::new(Service { trust, auditor: Arc::clone(&auditor), settings });
+    let refusals = Refusals::new("tvs", settings.audited_refusals, WINDOW, Arc::clone(&auditor));
+    let service = Arc::new(Service { trust, auditor: Arc::clone(&auditor), refusals, settings });
 
-    let listener = listener::bind((config.node.address, settings.port).into()).await?;
+    let listener = listener::bind(&passed, (config.node.address, settings.port).into()).await?;
     daemon::ready();
 
     let gate = Gate::new("tvs", settings.connections, auditor);

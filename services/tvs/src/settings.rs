@@ -1,6 +1,6 @@
 //! The section `[tvs]` of the settings file.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use casemate_keyring::ClientSettings;
 use casemate_runtime::listener::Limits;
@@ -26,6 +26,8 @@ pub struct Settings {
     pub idle_ms: u64,
     /// From the first byte of a question to its last, and for writing an answer, in milliseconds.
     pub message_ms: u64,
+    /// Refusals that are audited in ten seconds.
+    pub audited_refusals: NonZeroU32,
     /// Connections.
     pub connections: Limits,
     /// The key broker, for handshakes.
@@ -42,6 +44,7 @@ impl Default for Settings {
             requests: 64,
             idle_ms: 30_000,
             message_ms: 10_000,
+            audited_refusals: NonZeroU32::new(100).expect("100 is not zero"),
             connections: Limits::default(),
             keyring: ClientSettings::default(),
         }
@@ -64,7 +67,7 @@ mod tests {
     fn the_port_is_the_phones_and_unknown_keys_are_refused() {
         assert_eq!(toml::from_str::<Settings>("").unwrap().port, 2445);
         assert_eq!(toml::from_str::<Settings>("ttl-seconds = 5").unwrap().session().ttl, 5);
-        for bad in ["ttl = 5", "poll-ms = 0", "[connections]\nhandshake = 1"] {
+        for bad in ["ttl = 5", "poll-ms = 0", "audited-refusals = 0", "[connections]\nhandshake = 1"] {
             assert!(toml::from_str::<Settings>(bad).is_err(), "{bad}");
         }
     }

@@ -8,7 +8,10 @@ use casemate_audit::{AuditSettings, Auditor};
 use casemate_hsm_api::KeyRole;
 use casemate_policy::{Mode, TlsProfile};
 use casemate_post::Passed;
-use casemate_runtime::listener::{self, Gate, Limits};
+use casemate_runtime::{
+    listener::{self, Gate, Limits},
+    refusals::{Refusals, WINDOW},
+};
 use casemate_tvs::{
     codec::{Message, decode},
     connection::Service,
@@ -52,7 +55,8 @@ impl Lab {
         let audit = AuditSettings { journal_socket: folder.path().join("absent"), file: journal.clone() };
         let auditor = Arc::new(Auditor::open("casemate-tvs", &audit).unwrap());
         let (sender, trust) = watch::channel(store(b"callmanager"));
-        let service = Arc::new(Service { trust, auditor: Arc::clone(&auditor), settings });
+        let refusals = Refusals::new("tvs", settings.audited_refusals, WINDOW, Arc::clone(&auditor));
+        let service = Arc::new(Service { trust, auditor: Arc::clone(&auditor), refusals, settings });
         Self { _folder: folder, journal, store: sender, service, auditor }
     }
 
@@ -178,6 +182,23 @@ async fn an_idle_connection_ends() {
     let mut phone = lab.connect();
     assert!(closed(&mut phone).await);
     assert!(lab.trail().contains("next question"), "{}", lab.trail());
+}
+
+#[tokio::test]
+async fn strangers_leave_a_bounded_trail() {
+    let lab = Lab::new(Settings { audited_refusals: 3.try_into().unwrap(), idle_ms: 50, ..Settings::default() });
+    for _ in 0..10 {
+        let mut phone = lab.connect();
+        phone.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(closed(&mut phone).await);
+    }
+    assert!(closed(&mut lab.connect()).await);
+    assert_eq!(lab.trail().lines().count(), 3, "{}", lab.trail());
+    // What is answered is recorded all the same.
+    let mut phone = lab.connect();
+    phone.write_all(&question(b"callmanager", 1)).await.unwrap();
+    assert!(valid(&answer(&mut phone).await));
+    assert!(lab.trail().contains("CertificateVerified"), "{}", lab.trail());
 }
 
 #[tokio::test]

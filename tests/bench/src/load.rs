@@ -24,15 +24,22 @@ const SIMULTANEOUS: usize = 100;
 /// The devices of each measurement, out of all that are added: what their operations ask for is what enrols there.
 struct Shares {
     warm_up: Range<usize>,
-    p256: Range<usize>,
+    with_files: Range<usize>,
     simultaneous: Range<usize>,
+    p256: Range<usize>,
     rsa: Range<usize>,
 }
 
 impl Shares {
     fn of(phones: usize) -> Self {
         let at = |per_cent: usize| phones * per_cent / 100;
-        Self { warm_up: 0..at(5), p256: at(5)..at(40), simultaneous: at(40)..at(70), rsa: at(70)..phones }
+        Self {
+            warm_up: 0..at(5),
+            with_files: at(5)..at(25),
+            simultaneous: at(25)..at(50),
+            p256: at(50)..at(75),
+            rsa: at(75)..phones,
+        }
     }
 
     fn key(&self, number: usize) -> KeyAlgorithm {
@@ -45,12 +52,16 @@ pub(crate) struct Measured {
     phones: usize,
     adding: Duration,
     files: Duration,
+    with_files: Served,
+    simultaneous: Served,
     p256: Served,
     rsa: Served,
-    simultaneous: Served,
 }
 
 /// Adds `phones` devices while ctlprovider is stopped, has their files signed, and lets every one of them enrol.
+///
+/// After an enrolment ctlprovider signs the device's file anew, for nothing is left to do in it: a third signature. The rates
+/// that are held against the bare token are of the enrolment's own two, so ctlprovider is stopped while they are measured.
 pub(crate) fn measure(lab: &Lab, phones: usize) -> Result<Measured, BenchError> {
     let shares = Shares::of(phones);
     say("phones are added");
@@ -65,14 +76,11 @@ pub(crate) fn measure(lab: &Lab, phones: usize) -> Result<Measured, BenchError> 
     let (few, many) = (Keys::make(KeySpec::P256, IN_FLIGHT)?, Keys::make(KeySpec::P256, SIMULTANEOUS)?);
     let rsa = Keys::make(KeySpec::Rsa2048, IN_FLIGHT)?;
     door.load(&few, shares.warm_up)?;
-    Ok(Measured {
-        phones,
-        adding,
-        files,
-        p256: door.load(&few, shares.p256)?,
-        simultaneous: door.load(&many, shares.simultaneous)?,
-        rsa: door.load(&rsa, shares.rsa)?,
-    })
+    let (with_files, simultaneous) = (door.load(&few, shares.with_files)?, door.load(&many, shares.simultaneous)?);
+    lab.stop_daemon("ctlprovider")?;
+    let (p256, rsa) = (door.load(&few, shares.p256)?, door.load(&rsa, shares.rsa)?);
+    lab.start_daemon("ctlprovider")?;
+    Ok(Measured { phones, adding, files, with_files, simultaneous, p256, rsa })
 }
 
 impl Measured {
@@ -81,20 +89,22 @@ impl Measured {
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         for (key, served) in [("P-256", &self.p256), ("RSA-2048", &self.rsa)] {
             let rate = served.per_second();
-            report.note(format!("enrolments, phones with {key} keys, {IN_FLIGHT} in flight"), rate, "/s");
-            let name = format!("enrolments to bare signatures, {key}");
-            report.hold(name, rate / bare, "ratio", Goal::AtLeast(0.35));
+            report.note(format!("enrolments, {key} keys, {IN_FLIGHT} in flight, two signatures each"), rate, "/s");
+            report.hold(format!("enrolments a bare signature, {key}"), rate / bare, "", Goal::AtLeast(0.35));
             for (process, time) in served.processor_time() {
                 report.note(format!("processor time of an enrolment, {key}, {process}"), millis(time), "ms");
             }
         }
+        let rate = self.with_files.per_second();
+        report.note("enrolments, and the device's file signed again, three signatures each", rate, "/s");
+        report.note("such enrolments a bare signature", rate / bare, "");
         let name = |what: &str| format!("an enrolment under {SIMULTANEOUS} simultaneous phones, {what}");
         report.note(name("p50"), millis(self.simultaneous.within(500)), "ms");
         report.note(name("p99"), millis(self.simultaneous.within(990)), "ms");
         let files = self.phones as f64 / self.files.as_secs_f64();
         report.note(format!("{} signed files, built in", self.phones), self.files.as_secs_f64(), "s");
         report.note("signed files", files, "/s");
-        report.hold("signed files to bare signatures", files / bare, "ratio", Goal::AtLeast(0.9));
+        report.hold("signed files a bare signature", files / bare, "", Goal::AtLeast(0.9));
         report.note("phones added over capf's socket", self.phones as f64 / self.adding.as_secs_f64(), "/s");
     }
 }
@@ -106,9 +116,9 @@ mod tests {
     #[test]
     fn every_phone_has_one_part() {
         let shares = Shares::of(1_001);
-        let parts = [&shares.warm_up, &shares.p256, &shares.simultaneous, &shares.rsa];
+        let parts = [&shares.warm_up, &shares.with_files, &shares.simultaneous, &shares.p256, &shares.rsa];
         let ends: Vec<_> = parts.iter().flat_map(|part| [part.start, part.end]).collect();
-        assert_eq!(ends, [0, 50, 50, 400, 400, 700, 700, 1_001]);
-        assert_eq!((shares.key(699), shares.key(700)), (KeyAlgorithm::P256, KeyAlgorithm::Rsa2048));
+        assert_eq!(ends, [0, 50, 50, 250, 250, 500, 500, 750, 750, 1_001]);
+        assert_eq!((shares.key(749), shares.key(750)), (KeyAlgorithm::P256, KeyAlgorithm::Rsa2048));
     }
 }

@@ -25,6 +25,13 @@ fn refused(answer: Option<&Response>) -> bool {
     matches!(answer, None | Some(Response::Refused(casemate_keyring::Refusal::Policy(_))))
 }
 
+/// Without root there is one uid for all daemons, and the kernel cannot tell them apart.
+fn not_proven(lab: &Lab) -> bool {
+    let Owner::One(why) = lab.layout.owner else { return false };
+    println!("NOT PROVEN here, for {why}: that a daemon is refused what another may ask; run this test as root");
+    true
+}
+
 /// What a TLS 1.3 server signs (RFC 8446, 4.4.3).
 fn tls13() -> Vec<u8> {
     [&[0x20; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat()
@@ -87,6 +94,9 @@ fn a_daemon_gets_signatures_of_its_own_purpose_and_no_other() {
 #[test]
 fn capf_cannot_have_a_certificate_signed_that_is_no_phones() {
     let lab = Lab::start(LabSettings::for_test("key-policy-capf")).unwrap();
+    if not_proven(&lab) {
+        return;
+    }
     lab.add_phone("SEP001122334455", &["--null-string"]).unwrap();
     lab.phone("SEP001122334455").play(&[]).unwrap();
     let lsc = tbs(&lab.phone("SEP001122334455").folder().join("lsc.pem"));

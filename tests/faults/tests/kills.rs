@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use casemate_faults::Caller;
@@ -46,36 +46,76 @@ fn keys(lab: &Lab) -> BTreeMap<String, String> {
     keys.iter().map(|key| (text(key, "role"), text(key, "fingerprint"))).collect()
 }
 
-#[test]
-fn provisioning_killed_anywhere_ends_with_one_of_each() {
-    let lab = Lab::prepare(LabSettings::for_test("kills-provision")).unwrap();
+/// Says that the kills are over, also when the one who kills panics.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Kills `daemon` for certain: one that is down is waited for.
+fn kill(lab: &Lab, daemon: &str) {
+    lab.wait_for("a daemon to kill", Duration::from_secs(30), || lab.kill(daemon).unwrap()).unwrap();
+}
+
+/// Provisions a new node while keyd and certmgr are killed in turn, and returns how many of the kills came before it was done.
+fn provision_under_kills(round: u32, moments: &mut Moments) -> u32 {
+    let lab = Lab::prepare(LabSettings::for_test(&format!("kills-provision-{round}"))).unwrap();
     lab.postd(&[]).unwrap();
     lab.start_daemons().unwrap();
-    let mut moments = Moments::new();
     let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for kill in 0..2 * KILLS {
-                thread::sleep(Duration::from_millis(20 + moments.below(120)));
-                lab.kill(if kill % 2 == 0 { "keyd" } else { "certmgr" }).unwrap();
+    let mut acknowledged: BTreeMap<String, String> = BTreeMap::new();
+    let kills = thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let mut kills = 0;
+            while !done.load(Ordering::Acquire) {
+                thread::sleep(Duration::from_millis(50 + moments.below(250)));
+                kill(&lab, if kills % 2 == 0 { "keyd" } else { "certmgr" });
+                kills += 1;
             }
-            done.store(true, Ordering::Release);
+            kills
         });
-        while !done.load(Ordering::Acquire) {
+        let over = Over(&done);
+        let end = Instant::now() + Duration::from_secs(120);
+        while acknowledged.len() < 7 && Instant::now() < end {
             // Fails whenever a daemon is killed under it, which is what an operator would see and try again.
             let _ = lab.casemate(&["provision"]);
+            if let Ok(listed) = lab.casemate(&["identity", "list", "--json"]) {
+                for identity in serde_json::from_str::<Value>(&listed).unwrap().as_array().unwrap() {
+                    let text = |name: &str| identity[name].as_str().unwrap().to_owned();
+                    let before = acknowledged.insert(text("role"), text("key-fingerprint"));
+                    assert!(
+                        before.is_none_or(|before| before == text("key-fingerprint")),
+                        "{identity} was another key"
+                    );
+                }
+            }
         }
+        drop(over);
+        killer.join().unwrap()
     });
     lab.wait_for("provisioning", Duration::from_secs(60), || lab.casemate(&["provision"]).is_ok()).unwrap();
     let first = keys(&lab);
-    assert_eq!(first.len(), 7, "{first:?}");
+    assert_eq!(first, acknowledged, "what was acknowledged is what stands");
+    assert_eq!(first.len(), 7);
     // Nothing is on the token that is not on record: one of each, and no half.
-    let objects = lab.token_objects().unwrap();
-    assert_eq!(objects, (7, 7), "private and public keys on the token");
+    assert_eq!(lab.token_objects().unwrap(), (7, 7), "private and public keys on the token");
     lab.casemate(&["provision"]).unwrap();
     assert_eq!(keys(&lab), first, "provisioning again makes nothing");
-    let identities = json(&lab, &["identity", "list", "--json"]);
-    assert_eq!(identities.as_array().unwrap().len(), 7);
+    kills
+}
+
+#[test]
+fn provisioning_killed_anywhere_ends_with_one_of_each() {
+    let mut moments = Moments::new();
+    let (mut kills, mut round) = (0, 0);
+    while kills < 2 * KILLS {
+        kills += provision_under_kills(round, &mut moments);
+        round += 1;
+    }
+    println!("{kills} kills of keyd and certmgr while {round} nodes were provisioned");
 }
 
 #[test]
@@ -86,14 +126,13 @@ fn each_daemon_killed_fifty_times_during_enrolment_loses_nothing_acknowledged() 
     let (done, mut added, mut delivered) = (AtomicBool::new(false), Vec::new(), BTreeMap::new());
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _over = Over(&done);
             let mut order: Vec<_> = (0..KILLS).flat_map(|_| DAEMONS.map(|(daemon, _)| daemon)).collect();
             while !order.is_empty() {
                 let daemon = order.swap_remove(moments.below(order.len() as u64) as usize);
-                // A daemon that is down already is waited for: fifty kills, not fifty tries.
-                lab.wait_for("a daemon to kill", Duration::from_secs(30), || lab.kill(daemon).unwrap()).unwrap();
+                kill(&lab, daemon);
                 thread::sleep(Duration::from_millis(moments.below(150)));
             }
-            done.store(true, Ordering::Release);
         });
         let mut number = 0;
         while !done.load(Ordering::Acquire) {

@@ -83,7 +83,8 @@ fn a_flipped_vector_of_any_kind_is_named_and_starts_nothing() {
 #[test]
 fn a_stuck_and_a_biased_noise_source_are_named_and_start_nothing() {
     let lab = lab("power-on-noise");
-    for (run, (fault, health_test)) in [("stuck", "repetition count"), ("biased", "adaptive proportion")].iter().enumerate()
+    for (run, (fault, health_test)) in
+        [("stuck", "repetition count"), ("biased", "adaptive proportion")].iter().enumerate()
     {
         let (passed, printed) = power_on(&lab, &[fault]);
         assert!(!passed && printed.contains("FAILED at CPU jitter"), "{fault}: {printed}");

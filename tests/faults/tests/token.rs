@@ -5,8 +5,8 @@
 use std::{thread, time::Duration};
 
 use casemate_faults::{Caller, Token};
-use casemate_harness::{Lab, LabSettings};
-use casemate_phone::{PhoneError, capf::Outcome};
+use casemate_harness::{Lab, LabSettings, Ports};
+use casemate_phone::{PhoneError, capf::Outcome, tls::Endpoint, transfer::http};
 use serde_json::Value;
 
 const FIRST: &str = "SEP000000000001";
@@ -69,7 +69,7 @@ fn a_token_pulled_in_the_middle_of_an_enrolment_loses_nothing() {
     let told = lab.audited("EnrolmentRefused").unwrap();
     assert!(told.len() == 1 && told[0]["CASEMATE_DEVICE"] == SECOND, "{told:?}");
     assert!(told[0]["CASEMATE_REASON"].as_str().unwrap().len() > 10, "{told:?}");
-    lab.wait_for("the absence in the audit trail", SECONDS, || count(&lab, "TokenAbsent") == 1).unwrap();
+    lab.wait_for("the absence in the audit trail", SECONDS, || count(&lab, "TokenAbsent") >= 1).unwrap();
 
     // While it is away there is no handshake, and the trail says why.
     let refused = second.enrol();
@@ -79,8 +79,10 @@ fn a_token_pulled_in_the_middle_of_an_enrolment_loses_nothing() {
     assert!(tls.iter().any(|reason| reason.contains("absent")), "{tls:?}");
     assert_eq!(json(&lab, &["hsm", "list", "--json"])["token"], Value::Null);
     assert_eq!(keys(&lab), keys_before, "the records do not depend on the token");
-    // What needs no key goes on: the first phone's files are served.
-    lab.phone(FIRST).command().args(["--via", "http"]).output().unwrap();
+    // What needs no key goes on.
+    let host = lab.address(Ports::HTTP).ip().to_string();
+    let http = Endpoint { service: "HTTP", host, port: Ports::HTTP, limit: SECONDS };
+    http::fetch(&http, "ITLFile.tlv").unwrap();
 
     token.put_back().unwrap();
     lab.wait_for("service by itself", SECONDS, || matches!(second.enrol(), Ok(Outcome::Installed(_)))).unwrap();
@@ -90,6 +92,8 @@ fn a_token_pulled_in_the_middle_of_an_enrolment_loses_nothing() {
     let phones = json(&lab, &["phone", "list", "--json"]);
     assert!(phones.as_array().unwrap().iter().all(|phone| phone["operation"] == "delivered"), "{phones}");
     assert_eq!((phones.as_array().unwrap().len(), count(&lab, "CertificateDelivered")), (2, 2));
+    // The delivery changed the phone's configuration, and somebody signs it: a phone that starts anew finds nothing to do.
+    lab.wait_for("a new configuration", SECONDS, || lab.phone(SECOND).play(&["--via", "http"]).is_ok()).unwrap();
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn a_broker_that_starts_without_its_token_waits_for_it() {
     let token = Token::of(&lab).unwrap();
     token.pull().unwrap();
     lab.kill("keyd").unwrap();
-    lab.wait_for("the absence in the audit trail", SECONDS, || count(&lab, "TokenAbsent") == 1).unwrap();
+    lab.wait_for("the absence in the audit trail", SECONDS, || count(&lab, "TokenAbsent") >= 1).unwrap();
     let starts = lab.starts("keyd");
     assert!(lab.casemate(&["hsm", "list"]).is_err(), "it listens before it tested the token");
     assert!(!enrols(&lab, SECOND));

@@ -1,6 +1,6 @@
 use std::{fs, path::Path};
 
-use crate::{DAEMONS, LabError, LabSettings, Layout, Ports, token};
+use crate::{DAEMONS, LabError, LabSettings, Layout, Owner, Ports, token};
 
 /// The key policy as it is shipped: the lab uses no other.
 const KEY_POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/keyd/key-policy.toml");
@@ -15,8 +15,12 @@ pub(crate) fn write(layout: &Layout, settings: &LabSettings) -> Result<(), LabEr
 
 fn sections(layout: &Layout, settings: &LabSettings) -> String {
     let root = layout.root.display();
-    let users: String =
+    let mut users: String =
         DAEMONS.iter().map(|(daemon, _)| format!("{daemon} = {}\n", layout.owner.uid(daemon))).collect();
+    if let Owner::One(_) = layout.owner {
+        // Operators are root and this user.
+        users.push_str(&format!("admin = {}\n", layout.owner.uid("admin")));
+    }
     let own = [
         (
             "keyd",
@@ -43,11 +47,12 @@ fn sections(layout: &Layout, settings: &LabSettings) -> String {
             format!("\n[{name}]\n{lines}\n{extra}")
         })
         .collect();
+    let journald = if settings.journald { String::new() } else { format!("journal-socket = \"{root}/no-journald\"\n") };
     format!(
         "# The lab's settings: paths, users and ports. The rest is the shipped default.\n\
          [paths]\nrun = \"{root}/run\"\nstate = \"{root}/state\"\nbin = \"{root}/bin\"\netc = \"{root}/etc\"\n\n\
          [security]\nmode = \"{}\"\n\n\
-         [audit]\nfile = \"{root}/journal.jsonl\"\n\n\
+         [audit]\nfile = \"{root}/journal.jsonl\"\n{journald}\n\
          [node]\nhost = \"casemate-lab\"\naddress = \"{}\"\n\n\
          [users]\n{users}{sections}",
         settings.mode, settings.address,

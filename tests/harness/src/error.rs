@@ -12,6 +12,12 @@ pub enum LabError {
         #[source]
         source: io::Error,
     },
+    /// Another lab runs in this folder.
+    #[error("a lab is running in {folder} already; end it first")]
+    Occupied {
+        /// Which.
+        folder: PathBuf,
+    },
     /// A program could not be started.
     #[error("cannot run {program}: {source}; `make run` builds and installs what it needs")]
     Run {

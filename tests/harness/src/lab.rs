@@ -1,5 +1,5 @@
 use std::{
-    fs,
+    fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -20,6 +21,7 @@ pub struct Lab {
     pub layout: Layout,
     settings: LabSettings,
     supervisor: Supervisor,
+    _lock: Flock<File>,
 }
 
 impl Lab {
@@ -31,13 +33,14 @@ impl Lab {
         token::check_installed()?;
         let layout = Layout { root: settings.folder.clone(), owner: Owner::One("not decided yet") };
         fs::create_dir_all(&layout.root).map_err(LabError::file(&layout.root))?;
+        let lock = lock(&layout.root)?;
         let layout = Layout { owner: Owner::here(&layout.root), root: absolute(&layout.root)? };
         layout.create()?;
         program::install(&layout)?;
         token::init(&layout)?;
         config::write(&layout, &settings)?;
         let supervisor = Supervisor::new(&layout, settings.restart);
-        let lab = Self { layout, settings, supervisor };
+        let lab = Self { layout, settings, supervisor, _lock: lock };
         lab.postd(&["--write-manifest"])?;
         Ok(lab)
     }
@@ -152,6 +155,12 @@ impl Lab {
         self.layout.state().join(daemon).join("public").join(name)
     }
 
+    /// Whether audit events go to this machine's journald, and not to the lab's own file.
+    #[must_use]
+    pub fn uses_journald(&self) -> bool {
+        self.settings.journald && Path::new("/run/systemd/journal/socket").exists()
+    }
+
     /// Every audit event of this lab, oldest first.
     ///
     /// # Errors
@@ -159,7 +168,13 @@ impl Lab {
     pub fn audit(&self) -> Result<Vec<serde_json::Value>, LabError> {
         let path = self.layout.journal();
         let text = fs::read_to_string(&path).map_err(LabError::file(&path))?;
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        // The last line may be in the middle of being written; any other that is no event is a broken trail.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let event = |line| {
+            serde_json::from_str(line)
+                .map_err(|_| LabError::Failed { program: "the audit trail".into(), output: format!("{line:?}") })
+        };
+        whole.lines().map(event).collect()
     }
 
     /// Audit events named `event`.
@@ -229,6 +244,13 @@ impl Lab {
     pub fn phone(&self, name: &str) -> Phone<'_> {
         Phone { lab: self, name: name.to_owned() }
     }
+}
+
+/// Holds the folder for one lab: a second one would remove the files under the first one's daemons.
+fn lock(folder: &Path) -> Result<Flock<File>, LabError> {
+    let path = folder.with_extension("lock");
+    let file = File::create(&path).map_err(LabError::file(&path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::Occupied { folder: folder.to_owned() })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, LabError> {

@@ -13,6 +13,12 @@ pub const DAEMONS: [(&str, u32); 6] =
 /// The group of all daemons: it may reach sockets and the audit file.
 const GROUP: u32 = 64000;
 
+/// Whether users that do not own `folder` can reach it.
+pub(crate) fn reachable(folder: &Path) -> bool {
+    let mut there = folder.ancestors().filter(|folder| folder.exists());
+    there.all(|folder| folder.metadata().is_ok_and(|data| data.permissions().mode() & 0o001 != 0))
+}
+
 /// Under whom the daemons run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Owner {
@@ -29,11 +35,7 @@ impl Owner {
         if !nix::unistd::geteuid().is_root() {
             return Self::One("the lab runs without root");
         }
-        let reachable = folder
-            .ancestors()
-            .filter(|folder| folder.exists())
-            .all(|folder| folder.metadata().is_ok_and(|data| data.permissions().mode() & 0o001 != 0));
-        if reachable { Self::Each } else { Self::One("other users cannot reach the lab's folder") }
+        if reachable(folder) { Self::Each } else { Self::One("other users cannot reach the lab's folder") }
     }
 
     /// The uid of `daemon`.

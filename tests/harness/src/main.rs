@@ -104,7 +104,8 @@ fn addresses(lab: &Lab) {
     for (service, port) in services {
         println!("lab: {service:<12} {}", lab.address(port));
     }
-    println!("lab: {:<12} {}", "audit", lab.layout.journal().display());
+    let trail = if lab.uses_journald() { "journald".to_owned() } else { lab.layout.journal().display().to_string() };
+    println!("lab: {:<12} {trail}", "audit");
 }
 
 fn indented(text: &str) -> String {

@@ -33,24 +33,37 @@ pub struct LabSettings {
     pub extra: Vec<(&'static str, String)>,
     /// Whether a daemon that ends is started again, as systemd would.
     pub restart: bool,
+    /// Whether audit events go to this machine's journald where it has one. A test reads them from the lab's own file.
+    pub journald: bool,
 }
 
 impl LabSettings {
     /// `make lab`: `target/lab` on 127.0.0.1.
     #[must_use]
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, address: IpAddr::V4(Ipv4Addr::LOCALHOST), mode: "fips", extra: Vec::new(), restart: true }
+        Self {
+            folder,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            mode: "fips",
+            extra: Vec::new(),
+            restart: true,
+            journald: true,
+        }
     }
 
-    /// A lab for one test: a folder of its own under `target/labs`, and a loopback address that no other test's lab has.
+    /// A lab for one test: a folder of its own under `target/labs` (or, where the daemons' users cannot reach that, under
+    /// `/tmp`), and a loopback address that no other test's lab has.
     #[must_use]
     pub fn for_test(name: &str) -> Self {
-        let folder = crate::program::target_folder().join("labs").join(name);
+        let target = crate::program::target_folder();
+        let reachable = !nix::unistd::geteuid().is_root() || crate::layout::reachable(&target);
+        let labs = if reachable { target.join("labs") } else { PathBuf::from("/tmp/casemate-labs") };
+        let folder = labs.join(name);
         let digest = name
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         let [a, b, c, ..] = digest.to_le_bytes();
         let address = Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254));
-        Self { address: IpAddr::V4(address), ..Self::new(folder) }
+        Self { address: IpAddr::V4(address), journald: false, ..Self::new(folder) }
     }
 }

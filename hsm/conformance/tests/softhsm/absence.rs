@@ -1,7 +1,13 @@
-use std::{fs, ops::ControlFlow, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, SignatureScheme};
-use casemate_hsm_pkcs11::{Backoff, Pkcs11Error, Pkcs11Store, TokenName, wait_for_token};
+use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Store, TokenName};
 
 use crate::lab::{Lab, in_lab, init_token};
 
@@ -70,25 +76,101 @@ fn a_token_that_is_back_is_not_taken_for_one_with_half_a_key() {
 }
 
 #[test]
-fn a_token_that_comes_late_is_waited_for() {
-    in_lab("absence::a_token_that_comes_late_is_waited_for", |lab| {
+fn a_token_that_comes_late_is_absent_until_it_is_there() {
+    in_lab("absence::a_token_that_comes_late_is_absent_until_it_is_there", |lab| {
         pull(lab);
-        let mut pauses = 0;
-        let store = wait_for_token(
-            Backoff { first_ms: 1, limit_ms: 5 },
-            || Pkcs11Store::open(lab.settings()),
-            |error, _| {
-                assert!(matches!(error, HsmError::TokenAbsent { .. }), "{error:?}");
-                pauses += 1;
-                if pauses == 2 {
-                    put_back(lab);
-                }
-                std::thread::sleep(Duration::from_millis(1));
-                if pauses > 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            },
-        )
-        .unwrap();
-        assert_eq!(pauses, 2);
+        let store = Pkcs11Store::prepare(lab.settings()).unwrap();
+        assert!(matches!(store.token(), Err(HsmError::TokenAbsent { .. })), "nobody looked for it");
+        for _ in 0..2 {
+            assert!(matches!(store.reconnect(), Err(HsmError::TokenAbsent { .. })));
+        }
+        put_back(lab);
+        assert!(matches!(store.keys(), Err(HsmError::TokenAbsent { .. })), "nobody logged in");
+        store.reconnect().unwrap();
+        assert!(store.keys().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn what_waiting_does_not_help_is_told_at_once() {
+    in_lab("absence::what_waiting_does_not_help_is_told_at_once", |lab| {
+        pull(lab);
+        let mut settings = lab.settings();
+        settings.pin_file = lab.folder.join("no-pin");
+        let unreadable = Pkcs11Store::prepare(settings.clone()).map(|_| ());
+        assert!(matches!(unreadable, Err(Pkcs11Error::PinUnreadable { .. })), "{unreadable:?}");
+        settings.module = "/dev/null".into();
+        settings.pin_file = lab.settings().pin_file;
+        let no_module = Pkcs11Store::prepare(settings).map(|_| ());
+        assert!(matches!(no_module, Err(Pkcs11Error::Module { .. })), "{no_module:?}");
+    });
+}
+
+/// Has the next login hang as long as a FIFO in the place of the record of refused PINs has no writer.
+struct Hang(PathBuf);
+
+impl Hang {
+    fn new(lab: &Lab) -> Self {
+        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let serial = store.token().unwrap().serial;
+        drop(store);
+        let path = lab.folder.join("state").join(format!("pin-refused-{serial}"));
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        Self(path)
+    }
+
+    /// Lets the login go on; it finds a damaged record, and fails.
+    fn end(self) {
+        drop(OpenOptions::new().write(true).open(&self.0).unwrap());
+        fs::remove_file(self.0).unwrap();
+    }
+}
+
+fn in_time<T>(mut attempt: impl FnMut() -> Result<T, Pkcs11Error>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match attempt() {
+            Ok(done) => return done,
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Time for one login, whose PBKDF2 alone takes a quarter of a second.
+const PATIENCE_MS: u64 = 3_000;
+
+#[test]
+fn a_token_that_hangs_at_its_first_login_is_connected_by_the_same_store_later() {
+    in_lab("absence::a_token_that_hangs_at_its_first_login_is_connected_by_the_same_store_later", |lab| {
+        let hang = Hang::new(lab);
+        let mut settings = lab.settings();
+        settings.call_timeout_ms = PATIENCE_MS;
+        let store = Pkcs11Store::prepare(settings).unwrap();
+        for _ in 0..2 {
+            let slow = store.reconnect();
+            assert!(matches!(slow, Err(HsmError::Timeout { .. })), "{slow:?}");
+        }
+        hang.end();
+        in_time(|| store.connect());
+        assert!(store.keys().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_store_that_was_given_up_while_a_call_hung_leaves_the_module_to_the_next() {
+    in_lab("absence::a_store_that_was_given_up_while_a_call_hung_leaves_the_module_to_the_next", |lab| {
+        let hang = Hang::new(lab);
+        let mut settings = lab.settings();
+        settings.call_timeout_ms = PATIENCE_MS;
+        let slow = Pkcs11Store::open(settings.clone()).map(|_| ());
+        assert!(matches!(slow, Err(Pkcs11Error::Hsm(HsmError::Timeout { .. }))), "{slow:?}");
+        let meanwhile = Pkcs11Store::open(settings.clone()).map(|_| ());
+        assert!(matches!(meanwhile, Err(Pkcs11Error::AlreadyOpen { .. })), "{meanwhile:?}");
+        hang.end();
+        let store = in_time(|| Pkcs11Store::open(settings.clone()));
+        let second = Pkcs11Store::open(settings.clone()).map(|_| ());
+        assert!(matches!(second, Err(Pkcs11Error::AlreadyOpen { .. })), "one at a time all the same: {second:?}");
         assert!(store.keys().unwrap().is_empty());
     });
 }

@@ -1,4 +1,6 @@
-use aws_lc_rs::{hkdf as module, tls_prf};
+use std::num::NonZeroU32;
+
+use aws_lc_rs::{hkdf as module, pbkdf2 as pbkdf2_module, tls_prf};
 
 use super::expect;
 use crate::{Hash, Hex, KatError};
@@ -24,6 +26,19 @@ pub(crate) fn hkdf(hash: Hash, salt: Hex, key_material: Hex, info: Hex, output: 
     key.expand(&[&info], Length(published.len()))
         .and_then(|material| material.fill(&mut answer))
         .map_err(|_| KatError::Refused("derivation"))?;
+    expect(&answer, &published)
+}
+
+pub(crate) fn pbkdf2(hash: Hash, password: Hex, salt: Hex, iterations: u32, output: Hex) -> Result<(), KatError> {
+    let algorithm = match hash {
+        Hash::Sha256 => pbkdf2_module::PBKDF2_HMAC_SHA256,
+        Hash::Sha384 => pbkdf2_module::PBKDF2_HMAC_SHA384,
+        Hash::Sha512 => pbkdf2_module::PBKDF2_HMAC_SHA512,
+    };
+    let iterations = NonZeroU32::new(iterations).ok_or(KatError::Vector("iterations"))?;
+    let published = output.bytes("output")?;
+    let mut answer = vec![0; published.len()];
+    pbkdf2_module::derive(algorithm, iterations, &salt.bytes("salt")?, &password.bytes("password")?, &mut answer);
     expect(&answer, &published)
 }
 

@@ -7,7 +7,7 @@ mod ecdh;
 mod signature;
 
 pub(crate) use aes_gcm::{AesGcm, aes_gcm};
-pub(crate) use derivation::{hkdf, tls12_prf};
+pub(crate) use derivation::{hkdf, pbkdf2, tls12_prf};
 pub(crate) use digest::{digest, hmac};
 pub(crate) use ecdh::ecdh;
 pub(crate) use signature::{rsa_sign, verify};

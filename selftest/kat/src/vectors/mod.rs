@@ -5,6 +5,7 @@ mod ecdh;
 mod ecdsa;
 mod hkdf;
 mod hmac;
+mod pbkdf2;
 mod rsa_pkcs1;
 mod rsa_pss;
 mod rsa_sign;
@@ -16,6 +17,7 @@ pub use ecdh::ECDH;
 pub use ecdsa::ECDSA;
 pub use hkdf::HKDF;
 pub use hmac::HMAC;
+pub use pbkdf2::PBKDF2;
 pub use rsa_pkcs1::RSA_PKCS1;
 pub use rsa_pss::RSA_PSS;
 pub use rsa_sign::RSA_SIGN;
@@ -27,5 +29,5 @@ use crate::Vector;
 /// Every vector of this crate, in the order in which the algorithms build on each other.
 #[must_use]
 pub fn published() -> Vec<Vector> {
-    [SHA2, HMAC, HKDF, TLS12_PRF, AES_GCM, RSA_PKCS1, RSA_PSS, RSA_SIGN, ECDSA, ECDH].concat()
+    [SHA2, HMAC, HKDF, PBKDF2, TLS12_PRF, AES_GCM, RSA_PKCS1, RSA_PSS, RSA_SIGN, ECDSA, ECDH].concat()
 }

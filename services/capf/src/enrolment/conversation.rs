@@ -7,7 +7,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Enrolment, Held};
+use super::{Enrolment, Held, SERVICE};
 use crate::{
     protocol::{Decoder, Message},
     session::{Action, Granted, Input, Refusal, Session},
@@ -26,6 +26,8 @@ pub(super) struct Conversation<'a, S> {
     decoder: Decoder,
     ends: Instant,
     held: Option<Held>,
+    /// Whether the phone showed that it may have its operation.
+    is_proven: bool,
     serial: Option<String>,
 }
 
@@ -41,6 +43,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             decoder: Decoder::new(limits.message_bytes),
             ends: Instant::now() + Duration::from_millis(limits.total_ms),
             held: None,
+            is_proven: false,
             serial: None,
         }
     }
@@ -87,6 +90,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
             session: self.id,
         });
         self.held = Some(held);
+        self.is_proven = true;
         granted
     }
 
@@ -175,14 +179,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Conversation<'a, S> {
     }
 
     fn record_refusal(&self, refusal: &Refusal) {
-        let (service, peer, reason) = ("capf".to_owned(), self.peer.to_string(), refusal.to_string());
-        self.enrolment.auditor.record(&match (refusal, self.session.device()) {
+        let (service, peer, reason) = (SERVICE.to_owned(), self.peer.to_string(), refusal.to_string());
+        let event = match (refusal, self.session.device()) {
             (Refusal::TimedOut { step }, None) => Event::ConnectionTimedOut { service, peer, step: (*step).to_owned() },
             (Refusal::NothingToDo, Some(device)) => {
                 Event::EnrolmentNotNeeded { device: device.to_string(), peer, session: self.id }
             }
             (_, Some(device)) => Event::EnrolmentRefused { device: device.to_string(), peer, session: self.id, reason },
             (_, None) => Event::ProtocolRefused { service, peer, reason },
-        });
+        };
+        match refusal {
+            // Those of a proven phone and wrong strings are few: the operation is locked after some.
+            Refusal::WrongString { .. } => self.enrolment.auditor.record(&event),
+            _ if self.is_proven => self.enrolment.auditor.record(&event),
+            // These only a known device gets, and the last one when it is our fault.
+            Refusal::NothingToDo
+            | Refusal::StringMissing
+            | Refusal::Locked
+            | Refusal::Changed
+            | Refusal::Expired
+            | Refusal::Unavailable(_) => self.enrolment.unproven.record(&event),
+            _ => self.enrolment.strangers.record(&event),
+        }
     }
 }

@@ -6,6 +6,7 @@ mod conversation;
 use std::{
     collections::HashSet,
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -13,7 +14,8 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use casemate_audit::{Auditor, Event};
+use casemate_audit::Auditor;
+use casemate_runtime::refusals::{Refusals, WINDOW};
 use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -35,11 +37,18 @@ use crate::{
     settings::SessionLimits,
 };
 
+/// What audit events call this service.
+const SERVICE: &str = "capf";
+
 /// The enrolment service: everything that its sessions share.
 pub struct Enrolment {
     records: Records,
     issuer: Arc<dyn Issuer>,
     auditor: Arc<Auditor>,
+    /// Of peers that named no known device: anybody can cause them.
+    strangers: Arc<Refusals>,
+    /// Of peers that named a known device and proved nothing. Apart, for whoever knows no name must not hide them.
+    unproven: Arc<Refusals>,
     limits: SessionLimits,
     signatures: Semaphore,
     claims: Claims,
@@ -56,7 +65,8 @@ struct Held {
 }
 
 impl Enrolment {
-    /// A service on these records that signs at most `signatures` certificates at a time.
+    /// A service on these records that signs at most `signatures` certificates at a time, and audits at most `audited_refusals`
+    /// refusals of strangers, and of unproven devices, in ten seconds.
     #[must_use]
     pub fn new(
         records: Records,
@@ -64,10 +74,14 @@ impl Enrolment {
         auditor: Arc<Auditor>,
         limits: SessionLimits,
         signatures: usize,
+        audited_refusals: NonZeroU32,
     ) -> Self {
+        let refusals = || Refusals::new(SERVICE, audited_refusals, WINDOW, Arc::clone(&auditor));
         Self {
             records,
             issuer,
+            strangers: refusals(),
+            unproven: refusals(),
             auditor,
             limits,
             signatures: Semaphore::new(signatures.max(1)),
@@ -100,10 +114,7 @@ impl Enrolment {
     /// # Errors
     /// The records cannot be written; the operations are refused as expired all the same.
     pub async fn expire(&self) -> Result<(), crate::records::RecordsError> {
-        for (device, operation) in self.records.expire(OffsetDateTime::now_utc(), 256).await? {
-            self.auditor.record(&Event::OperationExpired { device: device.to_string(), operation });
-        }
-        Ok(())
+        self.records.expire(OffsetDateTime::now_utc(), 256).await.map(drop)
     }
 
     /// The operation that `device` may have, if what it presented proves that.
@@ -146,17 +157,11 @@ impl Enrolment {
         self.uncounted().insert(operation.id);
         let failures = self
             .records
-            .count_failure(operation, self.limits.failures, OffsetDateTime::now_utc())
+            .count_failure(operation, self.limits.failures, peer, OffsetDateTime::now_utc())
             .await
             .map_err(unavailable)?;
         self.uncounted().remove(&operation.id);
-        if failures.locked {
-            self.auditor.record(&Event::DeviceLocked {
-                device: operation.device.to_string(),
-                failures: failures.count,
-                peer: peer.to_string(),
-            });
-        }
+        let failures = failures.ok_or(Refusal::Changed)?;
         match self.limits.failures.saturating_sub(failures.count) {
             0 => Err(Refusal::Locked),
             left => Ok(left),
@@ -191,21 +196,9 @@ impl Enrolment {
             not_after,
             der: der.clone(),
         };
-        let admission = self.records.admit(operation, new, limit, OffsetDateTime::now_utc()).await;
+        let admission = self.records.admit(operation, new, limit, peer, OffsetDateTime::now_utc()).await;
         match admission.map_err(unavailable)? {
-            Admission::Recorded => {
-                self.auditor.record(&Event::CertificateIssued {
-                    device: operation.device.to_string(),
-                    serial: serial.clone(),
-                    operation: operation.id,
-                    mode: operation.mode.to_string(),
-                    key: operation.key.to_string(),
-                    key_digest: hex::encode(key_digest),
-                    request_digest: hex::encode(sha256(request)),
-                    peer: peer.to_string(),
-                });
-                Ok((serial, der))
-            }
+            Admission::Recorded => Ok((serial, der)),
             Admission::Known { serial, der } => Ok((serial, der)),
             Admission::NotPending => Err(Refusal::NothingToDo),
             Admission::TooMany => Err(Refusal::TooManyKeys { limit }),
@@ -220,14 +213,7 @@ impl Enrolment {
 
     /// Records that the phone has its certificate; the string is consumed when this returns.
     async fn deliver(&self, operation: &Operation, serial: String, peer: SocketAddr) -> Result<(), Refusal> {
-        self.records.deliver(operation, serial.clone(), OffsetDateTime::now_utc()).await.map_err(unavailable)?;
-        self.auditor.record(&Event::CertificateDelivered {
-            device: operation.device.to_string(),
-            serial,
-            operation: operation.id,
-            peer: peer.to_string(),
-        });
-        Ok(())
+        self.records.deliver(operation, serial, peer, OffsetDateTime::now_utc()).await.map_err(unavailable)
     }
 }
 

@@ -29,6 +29,9 @@ pub enum Refusal {
     /// Too many wrong strings.
     #[error("locked after too many wrong authentication strings; add the phone again")]
     Locked,
+    /// The operation was ended or replaced while the string was looked at, so there was nothing to count it against.
+    #[error("the operation was changed meanwhile; try again")]
+    Changed,
     /// The operation ran out.
     #[error("the operation has expired; add the phone again")]
     Expired,

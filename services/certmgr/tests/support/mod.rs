@@ -69,6 +69,8 @@ pub(crate) struct State {
     keys: BTreeMap<KeyRole, Key>,
     /// Requests that are answered before the broker breaks off; without a number it never does.
     pub(crate) answers_left: Option<usize>,
+    /// What is said to a request for a signature, instead of a signature.
+    pub(crate) refusal: Option<Refusal>,
     /// Keys that are on record and not on the token.
     pub(crate) missing: Vec<KeyRole>,
     /// How many keys were ever made.
@@ -128,6 +130,7 @@ impl Broker {
                 let key = state.keys.entry(role).or_insert_with(|| Key::make(role)).record(role);
                 Response::Generated { key, made }
             }
+            Request::Sign(_) if state.refusal.is_some() => Response::Refused(state.refusal.clone().unwrap()),
             Request::Sign(SignRequest { role, message, .. }) => {
                 state.signed += 1;
                 Response::Signature(state.keys.get(&role).unwrap().sign(&message))

@@ -307,8 +307,10 @@ fn news(error: &HsmError, reason: String) -> Event {
         | HsmError::PinLocked { token }
         | HsmError::PinLastTry { token }
         | HsmError::PinRefusedBefore { token } => Event::TokenRefused { token: token.clone(), reason },
-        HsmError::TokenAbsent { token, .. }
-        | HsmError::Timeout { token, .. }
+        HsmError::TokenAbsent { token, detail } => {
+            Event::TokenAbsent { token: token.clone(), detail: detail.clone() }
+        }
+        HsmError::Timeout { token, .. }
         | HsmError::Busy { token, .. }
         | HsmError::TokenFull { token, .. }
         | HsmError::Unsupported { token, .. }
