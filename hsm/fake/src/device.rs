@@ -69,6 +69,8 @@ pub(crate) struct Object {
     pub(crate) backup: Backup,
     pub(crate) private: Option<Arc<Private>>,
     pub(crate) public: Option<PublicKey>,
+    /// No key pair of a kind that is known.
+    pub(crate) odd: bool,
 }
 
 #[derive(Default)]
@@ -163,6 +165,13 @@ impl FakeToken {
             && let Some(twin) = objects.first().cloned()
         {
             objects.push(twin);
+        }
+    }
+
+    /// Makes what stands under `id` something that nobody here understands, as a stranger with the PIN or the vendor's tool could.
+    pub fn spoil(&self, id: KeyId) {
+        if let Some(object) = self.inner.state().keys.get_mut(&id).and_then(|objects| objects.first_mut()) {
+            object.odd = true;
         }
     }
 

@@ -264,6 +264,7 @@ impl KeyStore for FakeStore {
                     backup: spec.backup,
                     private: (interrupted != Some(Half::Public)).then(|| Arc::clone(&private)),
                     public: (interrupted != Some(Half::Private)).then(|| public.clone()),
+                    odd: false,
                 };
                 state.keys.insert(id, vec![object]);
                 if interrupted.is_some() {
@@ -281,6 +282,9 @@ impl KeyStore for FakeStore {
             |_| Duration::ZERO,
             |state| {
                 let Some(object) = self.object(state, id)? else { return Ok(KeyState::Absent) };
+                if object.odd {
+                    return Err(self.differs(id, "CKA_KEY_TYPE"));
+                }
                 let (Some(private), Some(public)) = (object.private.clone(), object.public.clone()) else {
                     return Ok(KeyState::Half);
                 };
@@ -436,6 +440,13 @@ mod tests {
         token.interrupt_generation(Half::Public);
         assert!(matches!(store.generate(other, "k", SPEC), Err(HsmError::Device { .. })));
         assert_eq!(store.inspect(other, Some(SPEC)).unwrap(), KeyState::Half);
+    }
+
+    #[test]
+    fn a_spoilt_object_is_told_from_an_absent_one() {
+        let (token, store) = with_key(FakeSettings::default());
+        token.spoil(ID);
+        assert!(matches!(store.inspect(ID, None), Err(HsmError::KeyNotAsSpecified { .. })));
     }
 
     #[test]

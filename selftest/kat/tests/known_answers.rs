@@ -77,15 +77,7 @@ fn text_that_is_no_hexadecimal_is_a_failure_not_a_pass() {
 #[test]
 fn every_algorithm_in_use_has_a_known_answer() {
     let names: Vec<_> = published().iter().map(|vector| vector.name).collect();
-    let used = [
-        "SHA-256",
-        "SHA-384",
-        "SHA-512",
-        "HMAC-SHA-256",
-        "PBKDF2-HMAC-SHA-256",
-        "HKDF-SHA-256",
-        "HKDF-SHA-384",
-    ];
+    let used = ["SHA-256", "SHA-384", "SHA-512", "HMAC-SHA-256", "PBKDF2-HMAC-SHA-256", "HKDF-SHA-256", "HKDF-SHA-384"];
     for used in used {
         assert!(names.iter().any(|name| name.starts_with(used)), "{used}: {names:?}");
     }

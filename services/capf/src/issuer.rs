@@ -183,3 +183,77 @@ impl Issuer for KeydIssuer {
             .map_err(|error| signer.take_error().map_or(error, IssueError::Keyring))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::net::UnixListener, thread};
+
+    use casemate_hsm_api::{Backup, KeyAlgorithm};
+    use casemate_keyring::{ClientSettings, FRAMING, Refusal, Request, Response};
+    use casemate_pki::{IdentityProfile, SubjectSettings, self_signed};
+    use casemate_post::Passed;
+    use casemate_runtime::{daemon::chain, peer::LocalServer};
+    use rcgen::{KeyPair, PublicKeyData};
+
+    use super::*;
+
+    fn capf() -> (KeyPair, Vec<u8>) {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let profile =
+            IdentityProfile::new(KeyRole::Capf, "capf.test", SubjectSettings::default(), OffsetDateTime::now_utc());
+        let der = self_signed(&profile.unwrap(), &key).unwrap();
+        (key, der)
+    }
+
+    fn leaf() -> Leaf {
+        let spki_der = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().subject_public_key_info();
+        Leaf { device: "SEP001122334455".parse().unwrap(), operation: 1, spki_der }
+    }
+
+    #[test]
+    fn a_validity_beyond_all_years_ends_with_the_authority() {
+        let (key, der) = capf();
+        let authority = Authority::new(der, Duration::MAX).unwrap();
+        let issued = authority.issue(&leaf(), &key, OffsetDateTime::now_utc()).unwrap();
+        assert_eq!(issued.not_after, authority.not_after);
+    }
+
+    #[test]
+    fn the_operator_is_told_why_the_broker_did_not_sign() {
+        let (key, der) = capf();
+        let dir = tempfile::tempdir().unwrap();
+        let published = pem::encode(&pem::Pem::new("CERTIFICATE", der));
+        fs::write(dir.path().join("CAPF.pem"), published).unwrap();
+        let record = KeyRecord {
+            role: KeyRole::Capf,
+            algorithm: KeyAlgorithm::Rsa2048,
+            backup: Backup::None,
+            key_id: "00".repeat(16),
+            token: "TEST1".into(),
+            fingerprint: String::new(),
+            spki_der: key.subject_public_key_info(),
+        };
+        let listener = UnixListener::bind(dir.path().join("keyd.sock")).unwrap();
+        thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            while let Ok(Some(request)) = FRAMING.read::<Request>(&mut socket) {
+                let answer = match request {
+                    Request::Key { .. } => Response::Key(record.clone()),
+                    _ => Response::Refused(Refusal::Policy("not this device".into())),
+                };
+                FRAMING.write(&mut socket, &answer).unwrap();
+            }
+        });
+        let keyd = LocalServer::new(dir.path().join("keyd.sock"), dir_owner(dir.path()));
+        let client = Client::new(&Passed::testing(), keyd, ClientSettings::default());
+        let issuer = KeydIssuer::new(client, dir.path(), Duration::days(1));
+        issuer.refresh().unwrap();
+        let error = issuer.issue(&leaf()).unwrap_err();
+        assert_eq!(chain(&error), "refused by the key policy: not this device");
+    }
+
+    /// This test's own user: it made the folder, and listens.
+    fn dir_owner(dir: &Path) -> u32 {
+        std::os::unix::fs::MetadataExt::uid(&fs::metadata(dir).unwrap())
+    }
+}

@@ -16,7 +16,7 @@ use casemate_store::{
     StoreSettings,
     sqlx::{self, Connection, SqliteConnection, sqlite::SqliteConnectOptions},
 };
-use common::{Ended, PHONE, STRING, World, name, p256, quick, soon};
+use common::{AUDITED_REFUSALS, Ended, PHONE, STRING, World, name, p256, quick, soon};
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
 
@@ -73,7 +73,7 @@ async fn a_null_string_phone_enrols_until_the_operation_expires() {
         key: KeyAlgorithm::P256,
         lifetime: Some(Duration::from_secs(3600)),
     };
-    world.records.add(brief, OffsetDateTime::now_utc() - time::Duration::hours(2)).await.unwrap();
+    world.records.add(brief, 0, OffsetDateTime::now_utc() - time::Duration::hours(2)).await.unwrap();
     declined(world.phone().enrol(None, &p256()).await, "expired");
     assert_eq!(world.issuer.signatures.load(Ordering::Relaxed), 1);
     world.enrolment.expire().await.unwrap();
@@ -290,4 +290,53 @@ async fn a_wrong_kind_of_key_gets_no_signature() {
         rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().subject_public_key_info()
     };
     world.phone().enrol(Some(STRING), &rsa).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_strangers_leaves_a_bounded_trail_and_hides_no_known_device() {
+    let world = World::new(quick()).await;
+    for _ in 0..2 * AUDITED_REFUSALS {
+        let mut stranger = world.phone();
+        stranger.receive().await.unwrap();
+        stranger.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(stranger.answer().await.is_err());
+        assert_eq!(world.phone().enrol(Some(STRING), &p256()).await, Err(Ended(9, None)));
+    }
+    assert_eq!(world.events("ProtocolRefused") + world.events("EnrolmentRefused"), AUDITED_REFUSALS);
+    let before = world.events("EnrolmentRefused");
+    // What concerns a device that an operator added is recorded, each of it.
+    world.add(Some(STRING), KeyAlgorithm::P256).await;
+    declined(world.phone().enrol(None, &p256()).await, "no authentication string");
+    for _ in 0..4 {
+        declined(world.phone().enrol(Some("54321"), &p256()).await, "wrong");
+    }
+    assert_eq!(world.events("EnrolmentRefused") - before, 5);
+    world.phone().enrol(Some(STRING), &p256()).await.unwrap();
+    assert_eq!((world.events("CertificateIssued"), world.events("CertificateDelivered")), (1, 1));
+    // Whoever knows the name of a device fills no trail with it either.
+    for _ in 0..2 * AUDITED_REFUSALS {
+        assert_eq!(world.phone().enrol(Some(STRING), &p256()).await, Err(Ended(0, None)));
+    }
+    assert!(world.events("EnrolmentNotNeeded") < AUDITED_REFUSALS);
+}
+
+#[tokio::test]
+async fn a_wrong_string_for_an_operation_that_was_replaced_meanwhile_locks_nothing() {
+    let world = World::new(quick()).await;
+    let first = world.add(Some(STRING), KeyAlgorithm::P256).await;
+    let mut other = open(&world).await;
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let wrong = tokio::spawn(world.phone().enrol(Some("777777"), &[]));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The string was found wrong and waits to be counted; now an operator sets another operation.
+    sqlx::query("UPDATE operations SET state = 'replaced', salt = NULL, tag = NULL WHERE id = ?")
+        .bind(first)
+        .execute(&mut other)
+        .await
+        .unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    declined(wrong.await.unwrap(), "try again");
+    world.add(Some("777777"), KeyAlgorithm::P256).await;
+    world.phone().enrol(Some("777777"), &p256()).await.unwrap();
+    assert_eq!(world.events("DeviceLocked"), 0);
 }

@@ -1,18 +1,23 @@
 use std::{
     collections::BTreeSet,
+    fmt,
     sync::{Arc, Mutex},
 };
 
-use casemate_audit::{Auditor, Event};
+use casemate_audit::{Auditor, Event, Record};
 use casemate_hsm_api::{HsmError, KeyRole, KeyStore};
 use casemate_keyring::{KeyRecord, Refusal, Request, Response, Status};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, peer::Peer};
 
 use crate::{
-    Grant, JudgeLimits, KeyPolicy, Keys, Patience, SignatureRecord,
+    Grant, JudgeLimits, KeyPolicy, KeydError, Keys, Patience, SignatureRecord,
+    keys::Recorded,
     token::{Token, refusal},
 };
+
+/// The name under which this daemon audits.
+const SERVICE: &str = "casemate-keyd";
 
 /// What a broker is made of.
 pub struct Parts {
@@ -72,7 +77,8 @@ impl Broker {
         self.token.attempt(&self.keys)
     }
 
-    /// As [`Broker::attempt`] until it succeeds: an absent token is waited for, a refused PIN until its file changes.
+    /// As [`Broker::attempt`] until it succeeds: an absent token is waited for, a locked PIN until the security officer unlocked
+    /// it, a refused PIN until its file changes.
     ///
     /// # Errors
     /// A wrong answer, which ends the use of the token.
@@ -124,10 +130,10 @@ impl Broker {
     }
 
     /// Audits a refusal by the policy or the judge.
-    pub(crate) fn refuse(&self, peer: Peer, role: KeyRole, grant: Grant, reason: String) -> Refusal {
+    pub(crate) fn refuse(&self, peer: Peer, role: KeyRole, purpose: impl fmt::Display, reason: String) -> Refusal {
         self.auditor.record(&Event::KeyUseRefused {
             role: role.to_string(),
-            purpose: grant.to_string(),
+            purpose: purpose.to_string(),
             uid: peer.uid,
             pid: peer.pid,
             reason: reason.clone(),
@@ -135,9 +141,19 @@ impl Broker {
         Refusal::Policy(reason)
     }
 
+    /// Has `event` in the broker's own record before it returns.
+    pub(crate) fn on_disk(&self, event: &Event) -> Result<(), KeydError> {
+        self.record.append(&Record::new(SERVICE, event).json_line())
+    }
+
     fn key(&self, peer: Peer, role: KeyRole) -> Result<KeyRecord, Refusal> {
         if !self.config.daemons_of(peer.uid).any(|daemon| self.policy.permits_any(daemon, role)) {
-            return Err(Refusal::Policy(format!("uid {} has no use for the {role} key", peer.uid)));
+            return Err(self.refuse(
+                peer,
+                role,
+                "public-key",
+                format!("uid {} has no use for the {role} key", peer.uid),
+            ));
         }
         let record = self.keys.view().get(role).and_then(|key| key.public());
         record.ok_or_else(|| never_made(role))
@@ -163,7 +179,7 @@ impl Broker {
             };
             Some(token.as_ref().is_some_and(|info| info.serial == record.token) && keys.iter().any(same))
         };
-        let records = view.made().filter_map(|(key, _)| key.public());
+        let records = view.all_made().filter_map(|made| made.key.public());
         let keys = records.map(|record| (there(&record), record)).map(|(there, record)| (record, there)).collect();
         Ok(Status { state: self.token.state(), token, keys })
     }
@@ -180,9 +196,10 @@ pub(crate) fn never_made(role: KeyRole) -> Refusal {
     Refusal::KeyMissing(format!("the {role} key was never made; provision the node"))
 }
 
-/// The answer where a key is on record and not on the token. Nothing is made in its place.
-pub(crate) fn gone(role: KeyRole, token: &str) -> Refusal {
+/// The answer where a key is on record and the token cannot use it, for `reason`. Nothing is made in its place.
+pub(crate) fn gone(key: &Recorded, reason: &str) -> Refusal {
     Refusal::KeyMissing(format!(
-        "the {role} key is recorded on token {token} and is not there; bring back the token or restore the key"
+        "the {} key is recorded on token {}: {reason}; bring back the token or restore the key",
+        key.role, key.token
     ))
 }

@@ -13,7 +13,7 @@ use casemate_runtime::peer::Peer;
 
 use crate::{
     Broker, Grant, KeydError,
-    broker::gone,
+    broker::{gone, never_made},
     keys::{Recorded, backup, fingerprint, new_id},
     token::Serving,
 };
@@ -44,14 +44,16 @@ impl Broker {
         };
         unfinished.remove(&role);
         drop(unfinished);
-        key.public().map(|record| (record, made)).ok_or_else(|| gone(role, &key.token))
+        key.public().map(|record| (record, made)).ok_or_else(|| never_made(role))
     }
 
     /// That a key on record is the one on the token; looked at anew, for it may have been brought back.
     fn still_there(&self, key: &Recorded, serving: &Arc<Serving>) -> Result<(), Refusal> {
-        match self.token.test_again(&self.keys.view(), key.role, &serving.serial) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(gone(key.role, &key.token)),
+        let view = self.keys.view();
+        let made = view.made(key.role).ok_or_else(|| never_made(key.role))?;
+        match self.token.test_again(&made, &serving.serial) {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => Err(gone(key, &reason)),
             Err(error) => Err(self.failed(&error, serving)),
         }
     }
@@ -84,9 +86,7 @@ impl Broker {
                     key_id: key.id.to_string(),
                     fingerprint: fingerprint(&public.spki_der),
                 };
-                let made = self.keys.made(key, public.spki_der).map_err(own_failure)?;
-                self.auditor.record(&event);
-                return Ok(Arc::new(made));
+                return self.commit(key, public.spki_der, &event, serving);
             }
             // Asked again now, the token might make two.
             KeyState::Half | KeyState::Absent if unfinished.contains(&key.role) => {
@@ -130,9 +130,29 @@ impl Broker {
             fingerprint: fingerprint(&public.spki_der),
             uid: peer.uid,
         };
-        let made = self.keys.made(key, public.spki_der).map_err(own_failure)?;
-        self.auditor.record(&event);
-        Ok(Arc::new(made))
+        self.commit(key, public.spki_der, &event, serving)
+    }
+
+    /// Records a key that the token has made. It is told before it counts: a kill in between leads to its adoption, which is told
+    /// again.
+    fn commit(
+        &self,
+        key: &Recorded,
+        spki: Vec<u8>,
+        event: &Event,
+        serving: &Arc<Serving>,
+    ) -> Result<Arc<Recorded>, Refusal> {
+        // A token with the same label may have been put in its place meanwhile, and have made the key.
+        let now = self.token.store().token().map_err(|error| self.failed(&error, serving))?.serial;
+        if now != key.token {
+            let (role, token) = (key.role, &key.token);
+            return Err(Refusal::KeyMissing(format!(
+                "token {now} came into the place of token {token} while the {role} key was made; bring that token back"
+            )));
+        }
+        self.on_disk(event).map_err(own_failure)?;
+        self.auditor.record(event);
+        Ok(Arc::new(self.keys.made(key, spki).map_err(own_failure)?))
     }
 }
 

@@ -16,6 +16,7 @@ mod server;
 mod service;
 mod settings;
 mod sign;
+mod timed;
 mod token;
 
 pub use broker::{Broker, Parts};
@@ -27,4 +28,4 @@ pub use record::{RecordFile, SignatureRecord, Sink};
 pub use server::Server;
 pub use service::serve;
 pub use settings::{ConnectionSettings, RecordSettings, Settings, TokenSetting, TokenSettings};
-pub use token::{LateStore, Patience};
+pub use token::Patience;

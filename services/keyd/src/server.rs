@@ -2,23 +2,29 @@
 
 use std::{
     collections::HashMap,
-    io::{self, BufReader, Read},
+    io::BufReader,
+    num::NonZeroU32,
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use casemate_audit::Event;
 use casemate_keyring::{FRAMING, Request, Response};
 use casemate_post::Passed;
-use casemate_runtime::{control, peer::Peer};
+use casemate_runtime::{
+    control,
+    frame::FrameError,
+    peer::Peer,
+    refusals::{Refusals, WINDOW},
+};
 
-use crate::{Broker, ConnectionSettings, KeydError};
+use crate::{Broker, ConnectionSettings, KeydError, timed::Timed};
 
-/// A flood of refused connections is one audit event in this time.
-const REFUSALS_AUDITED_EVERY: Duration = Duration::from_secs(1);
+/// A flood of refused connections or broken frames is so many audit events in a window.
+const REFUSALS_AUDITED: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
 
 /// Most requests are read at once into this.
 const BUFFER: usize = 4096;
@@ -29,13 +35,7 @@ pub struct Server {
     listener: UnixListener,
     settings: ConnectionSettings,
     places: Arc<Mutex<HashMap<u32, usize>>>,
-    refusals: Refusals,
-}
-
-#[derive(Default)]
-struct Refusals {
-    last: Option<Instant>,
-    suppressed: u64,
+    refusals: Arc<Refusals>,
 }
 
 /// A connection's place among those of its user, given back when dropped.
@@ -56,11 +56,12 @@ impl Server {
         settings: ConnectionSettings,
     ) -> Result<Self, KeydError> {
         let listener = control::bind(path).map_err(|source| KeydError::Socket { path: path.to_owned(), source })?;
-        Ok(Self { broker, listener, settings, places: Arc::default(), refusals: Refusals::default() })
+        let refusals = Refusals::new("keyd", REFUSALS_AUDITED, WINDOW, Arc::clone(&broker.auditor));
+        Ok(Self { broker, listener, settings, places: Arc::default(), refusals })
     }
 
     /// Accepts for ever.
-    pub fn run(mut self) {
+    pub fn run(self) {
         loop {
             match self.listener.accept() {
                 Ok((socket, _)) => self.accept(socket),
@@ -73,7 +74,7 @@ impl Server {
         }
     }
 
-    fn accept(&mut self, socket: UnixStream) {
+    fn accept(&self, socket: UnixStream) {
         let Ok(peer) = Peer::of(&socket) else { return };
         if !self.broker.knows(peer) {
             self.broker.audit_stranger(peer);
@@ -84,9 +85,12 @@ impl Server {
             Err(limit) => return self.audit_refusal(peer, limit),
         };
         let (broker, timeout) = (Arc::clone(&self.broker), Duration::from_millis(self.settings.timeout_ms));
+        let refusals = Arc::clone(&self.refusals);
         let started = thread::Builder::new().name("connection".to_owned()).spawn(move || {
-            if let Err(error) = converse(&broker, peer, &socket, timeout) {
-                tracing::debug!(uid = peer.uid, %error, "connection ended");
+            match converse(&broker, peer, &socket, timeout) {
+                Ok(()) => {}
+                Err(FrameError::Io(error)) => tracing::debug!(uid = peer.uid, %error, "connection ended"),
+                Err(broken) => refusals.protocol(&name(peer), &broken.to_string()),
             }
             drop(place);
         });
@@ -109,19 +113,19 @@ impl Server {
         Ok(Place { places: Arc::clone(&self.places), uid })
     }
 
-    fn audit_refusal(&mut self, peer: Peer, limit: &str) {
-        if self.refusals.last.is_some_and(|last| last.elapsed() < REFUSALS_AUDITED_EVERY) {
-            self.refusals.suppressed += 1;
-            return;
-        }
-        self.broker.auditor.record(&Event::ConnectionRefused {
-            service: "keyd".to_owned(),
-            peer: format!("uid {} pid {}", peer.uid, peer.pid),
+    fn audit_refusal(&self, peer: Peer, limit: &str) {
+        self.refusals.record(&Event::ConnectionRefused {
+            service: self.refusals.service().to_owned(),
+            peer: name(peer),
             limit: limit.to_owned(),
-            suppressed: self.refusals.suppressed,
+            suppressed: 0,
         });
-        self.refusals = Refusals { last: Some(Instant::now()), suppressed: 0 };
     }
+}
+
+/// A peer in the audit trail.
+fn name(peer: Peer) -> String {
+    format!("uid {} pid {}", peer.uid, peer.pid)
 }
 
 impl Drop for Place {
@@ -133,34 +137,14 @@ impl Drop for Place {
     }
 }
 
-/// A socket that ends a frame which is not whole in time, however slowly its bytes come.
-struct Timed<'a> {
-    socket: &'a UnixStream,
-    limit: Duration,
-    since: Instant,
-}
-
-impl Read for Timed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.socket.read(buffer)?;
-        if self.since.elapsed() > self.limit * 2 { Err(io::ErrorKind::TimedOut.into()) } else { Ok(n) }
-    }
-}
-
-fn converse(
-    broker: &Broker,
-    peer: Peer,
-    socket: &UnixStream,
-    timeout: Duration,
-) -> Result<(), casemate_runtime::frame::FrameError> {
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
-    let mut from = BufReader::with_capacity(BUFFER, Timed { socket, limit: timeout, since: Instant::now() });
+fn converse(broker: &Broker, peer: Peer, socket: &UnixStream, limit: Duration) -> Result<(), FrameError> {
+    let mut from = BufReader::with_capacity(BUFFER, Timed::new(socket, limit));
     while let Some(request) = FRAMING.read::<Request>(&mut from)? {
         let response: Response = broker.handle(peer, request);
-        let mut to = socket;
-        FRAMING.write(&mut to, &response)?;
-        from.get_mut().since = Instant::now();
+        FRAMING.write(&mut Timed::begun(socket, limit), &response)?;
+        // The next request may have begun to come already.
+        let has_begun = !from.buffer().is_empty();
+        *from.get_mut() = if has_begun { Timed::begun(socket, limit) } else { Timed::new(socket, limit) };
     }
     Ok(())
 }

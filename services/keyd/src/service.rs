@@ -1,6 +1,7 @@
 use std::{path::Path, sync::Arc, thread};
 
 use casemate_hsm_api::KeyStore;
+use casemate_hsm_pkcs11::Pkcs11Store;
 use casemate_runtime::{
     daemon::{self, Daemon, Failure},
     publish::ensure_folder,
@@ -9,7 +10,6 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     Broker, KeyPolicy, KeydError, Keys, Parts, Patience, RecordFile, Server, Settings, SignatureRecord, harden,
-    token::LateStore,
 };
 
 /// The broker as a daemon: opens its records, waits for the token, tests it, and only then listens.
@@ -39,7 +39,7 @@ fn run(daemon: Daemon<Settings>, keys: Keys, state: &Path) -> Result<(), KeydErr
         pin_poll: std::time::Duration::from_millis(settings.pin_poll_ms),
         pin_file: Some(token.pin_file.clone()),
     };
-    let store: Arc<dyn KeyStore> = Arc::new(LateStore::open(token).map_err(KeydError::Open)?);
+    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(token).map_err(KeydError::Open)?);
     let socket = config.paths.socket("keyd");
     let parts = Parts { config, policy, keys, store, record, auditor, limits: settings.limits, patience };
     let broker = Arc::new(Broker::new(&passed, parts));

@@ -146,8 +146,8 @@ pub struct ConnectionSettings {
     pub limit: usize,
     /// Connections of one user at a time.
     pub limit_per_user: usize,
-    /// An idle connection is closed after so many milliseconds, and so is one whose request is not whole by then, or whose
-    /// answer is not taken.
+    /// An idle connection is closed after so many milliseconds, and so is one whose request is not whole so long after its first
+    /// byte, or whose answer is not taken.
     pub timeout_ms: u64,
 }
 

@@ -1,7 +1,8 @@
-//! One signature: judged, recorded, then made. In that order, so that no signature exists of which nobody knows.
+//! One signature: judged, recorded, made, then verified. In that order, so that no signature exists of which nobody knows, and
+//! none that is wrong leaves.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use casemate_audit::{Event, Record};
+use casemate_audit::Event;
 use casemate_hsm_api::HsmError;
 use casemate_keyring::{Purpose, Refusal, SignRequest};
 use casemate_runtime::{daemon::chain, peer::Peer};
@@ -11,19 +12,17 @@ use crate::{
     Broker, Grant,
     broker::{gone, never_made},
     judge::{Judged, Known, judge},
-    token::Token,
+    keys::Made,
+    token::{NOT_THERE, Serving},
 };
-
-/// The name under which this daemon audits.
-const SERVICE: &str = "casemate-keyd";
 
 impl Broker {
     pub(crate) fn sign(&self, peer: Peer, request: &SignRequest) -> Result<Vec<u8>, Refusal> {
         let (role, grant) = (request.role, Grant::from(&request.purpose));
         self.demand(peer, role, grant)?;
         let view = self.keys.view();
-        let key = view.get(role).ok_or_else(|| never_made(role))?;
-        let spki = key.spki.as_deref().ok_or_else(|| never_made(role))?;
+        let made = view.made(role).ok_or_else(|| never_made(role))?;
+        let (key, spki) = (made.key, made.spki);
         let known = Known {
             role,
             algorithm: key.spec.algorithm,
@@ -36,16 +35,28 @@ impl Broker {
         let judged = judge(&request.message, &request.purpose, request.scheme, &known)
             .map_err(|unfit| self.refuse(peer, role, grant, chain(&unfit)))?;
         let serving = self.token.serving()?;
-        if key.token != serving.serial || Token::lacks(&serving, role) {
-            return Err(gone(role, &key.token));
+        if let Some(reason) = serving.lacks(key) {
+            return Err(gone(key, &reason));
         }
         self.record_use(peer, request, &judged)?;
-        self.token.store().sign(key.id, request.scheme, &request.message).map_err(|error| {
+        self.signature(&made, request, &serving).map_err(|error| {
             self.record_failure(peer, request, judged.object, error.to_string());
             if matches!(error, HsmError::KeyMissing { .. }) {
-                self.token.set_missing(role, true, &key.token, spki);
+                self.token.set_missing(&made, Some(NOT_THERE.to_owned()));
             }
             self.failed(&error, &serving)
+        })
+    }
+
+    /// What the token answers, if it is right. A wrong answer does not leave this function, for it may give the key away.
+    fn signature(&self, made: &Made<'_>, request: &SignRequest, serving: &Serving) -> Result<Vec<u8>, HsmError> {
+        let signature = self.token.store().sign(made.key.id, request.scheme, &request.message)?;
+        if made.verifier.verifies(request.scheme, &request.message, &signature) {
+            return Ok(signature);
+        }
+        Err(HsmError::WrongAnswer {
+            token: serving.serial.clone(),
+            operation: format!("{} with the {} key", request.scheme, request.role),
         })
     }
 
@@ -63,8 +74,7 @@ impl Broker {
         };
         if must_be_on_disk(&request.purpose) {
             let identity = judged.identity.clone();
-            self.record
-                .append(&Record::new(SERVICE, &event).json_line())
+            self.on_disk(&event)
                 .and_then(|()| identity.map_or(Ok(()), |tbs| self.keys.add_certificate(request.role, tbs)))
                 .map_err(|error| {
                     let reason = chain(&error);
@@ -80,7 +90,7 @@ impl Broker {
     fn record_failure(&self, peer: Peer, request: &SignRequest, object: String, reason: String) {
         let event = failure(peer, request, object, reason);
         if must_be_on_disk(&request.purpose)
-            && let Err(error) = self.record.append(&Record::new(SERVICE, &event).json_line())
+            && let Err(error) = self.on_disk(&event)
         {
             tracing::error!(error = chain(&error), "the record does not tell that this signature was not made");
         }

@@ -3,10 +3,17 @@
 
 mod rig;
 
-use std::sync::Arc;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeyRole};
 use casemate_hsm_fake::{FakeSettings, FakeStore, FakeToken, Half};
+use casemate_keyd::{RecordFile, Sink};
 use casemate_keyring::Refusal;
 use rig::{CAPF, CERTMGR, Caller, Crash, Dying, Node, ROOT, died};
 
@@ -50,7 +57,7 @@ fn only_certmgr_has_keys_made() {
 
 /// Dies within a generation, starts again, and has the key made.
 fn killed(node: &Node, crash: Crash) -> (casemate_keyring::KeyRecord, bool) {
-    let dying = node.broker_on(Arc::new(Dying { inner: node.store(), crash, error: died }));
+    let dying = node.broker_on(Arc::new(Dying::new(node.store(), crash, died)));
     assert!(dying.generate(CERTMGR, ROLE).is_err());
     assert!(matches!(dying.key(CERTMGR, ROLE), Err(Refusal::KeyMissing(_))), "a key that is not finished is no key");
     drop(dying);
@@ -96,7 +103,7 @@ fn half_a_key_is_removed_and_made_whole() {
 fn a_generation_that_ran_out_of_time_is_not_begun_again_while_it_may_go_on() {
     let node = Node::new();
     let timeout = || HsmError::Timeout { token: "FAKE1".into(), limit: std::time::Duration::from_secs(1) };
-    let slow = node.broker_on(Arc::new(Dying { inner: node.store(), crash: Crash::Before, error: timeout }));
+    let slow = node.broker_on(Arc::new(Dying::new(node.store(), Crash::Before, timeout)));
     assert!(matches!(slow.generate(CERTMGR, ROLE), Err(Refusal::Unavailable(_))));
     slow.0.attempt().unwrap();
     let Err(Refusal::Unavailable(text)) = slow.generate(CERTMGR, ROLE) else { panic!("asked the token twice") };
@@ -152,7 +159,7 @@ fn on_another_token_recorded_keys_are_missing_and_nothing_is_made() {
 #[test]
 fn a_generation_is_not_finished_on_another_token() {
     let mut node = Node::new();
-    let dying = node.broker_on(Arc::new(Dying { inner: node.store(), crash: Crash::After, error: died }));
+    let dying = node.broker_on(Arc::new(Dying::new(node.store(), Crash::After, died)));
     assert!(dying.generate(CERTMGR, ROLE).is_err());
     drop(dying);
     let (_, broker) = with_another_token(&mut node);
@@ -170,4 +177,45 @@ fn a_full_token_makes_no_key_and_no_harm() {
     node.token.set_capacity(None);
     assert!(broker.generate(CERTMGR, ROLE).unwrap().1);
     assert_eq!(node.token.objects(), 2);
+}
+
+#[test]
+fn a_key_that_another_token_may_have_made_is_not_recorded() {
+    let node = Node::new();
+    let swapped = node.broker_on(Arc::new(Dying::new(node.store(), Crash::Swapped, died)));
+    let Err(Refusal::KeyMissing(text)) = swapped.generate(CERTMGR, ROLE) else { panic!("recorded") };
+    assert!(text.contains("FAKE1") && text.contains("FAKE2"), "{text}");
+    assert!(matches!(swapped.key(CERTMGR, ROLE), Err(Refusal::KeyMissing(_))));
+    assert_eq!(node.audited("KeyGenerated"), 0);
+    drop(swapped);
+    assert!(node.broker().generate(CERTMGR, ROLE).unwrap().1, "the first token is back");
+    assert_eq!((node.audited("KeyAdopted"), node.token.objects()), (1, 2));
+}
+
+/// A record on a disk that is full as long as the test says.
+struct Full(RecordFile, Arc<AtomicBool>);
+
+impl Sink for Full {
+    fn write_durably(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write_durably(lines) }
+    }
+}
+
+/// A process that is killed between the record of signatures and the record of keys has told of the key already.
+#[test]
+fn a_key_counts_only_once_it_was_told_of() {
+    let node = Node::new();
+    let full = Arc::new(AtomicBool::new(true));
+    let broker = node.untested(node.store(), Full(node.record(), Arc::clone(&full)), "certmgr = 1001\n");
+    broker.0.attempt().unwrap();
+    for _ in 0..2 {
+        let Err(Refusal::Failed(reason)) = broker.generate(CERTMGR, ROLE) else { panic!("made and not told") };
+        assert!(reason.contains("disk full"), "{reason}");
+        assert!(matches!(broker.key(CERTMGR, ROLE), Err(Refusal::KeyMissing(_))));
+        assert_eq!(node.token.objects(), 2, "made once");
+    }
+    full.store(false, Ordering::SeqCst);
+    assert!(broker.generate(CERTMGR, ROLE).unwrap().1);
+    assert_eq!((node.audited("KeyGenerated"), node.audited("KeyAdopted")), (0, 1));
+    assert!(node.recorded().contains("KeyAdopted"), "{}", node.recorded());
 }

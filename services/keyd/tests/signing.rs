@@ -21,7 +21,10 @@ use casemate_keyring::{Purpose, Refusal};
 use casemate_phonefile::{
     ITL_FILE_NAME, Limits, PhoneFile, Record, Role, SignerId, SignerVersion, TrustList, Unsigned,
 };
-use casemate_pki::{CertificateFacts, DeviceProfile, PkiError, issue_device_certificate, random_serial, self_signed};
+use casemate_pki::{
+    CertificateFacts, DeviceProfile, IdentityProfile, PkiError, SubjectSettings, issue_device_certificate,
+    random_serial, self_signed,
+};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, SigningKey};
 use rig::{CAPF, CERTMGR, CTLPROVIDER, Caller, Node, ROOT, STRANGER, TFTP, TVS, identity_profile, tls13};
 use time::{Duration, OffsetDateTime};
@@ -72,9 +75,9 @@ fn a_phones_certificate_is_signed_and_recorded() {
     assert_eq!(certificate.issuer_der, capf.subject_der);
     let recorded = node.recorded();
     let lines: Vec<serde_json::Value> = recorded.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 2, "CAPF's own certificate and the phone's");
-    assert_eq!(lines[1]["CASEMATE_EVENT"], "KeyUsed");
-    let object = lines[1]["CASEMATE_OBJECT"].as_str().unwrap();
+    let events: Vec<_> = lines.iter().map(|line| line["CASEMATE_EVENT"].as_str().unwrap()).collect();
+    assert_eq!(events, ["KeyGenerated", "KeyUsed", "KeyUsed"], "the key, CAPF's own certificate and the phone's");
+    let object = lines[2]["CASEMATE_OBJECT"].as_str().unwrap();
     assert!(object.contains(DEVICE) && object.contains(&hex::encode(&certificate.serial)), "{object}");
     assert_eq!(node.audited("KeyUsed"), 2, "and in the audit trail");
     // The next process knows the issuer as well.
@@ -255,6 +258,45 @@ fn a_file_is_signed_under_its_own_name_only() {
 }
 
 #[test]
+fn a_file_is_signed_under_its_signers_own_certificate_only() {
+    let node = Node::new();
+    let broker = node.broker();
+    let known = identities(&broker);
+    let sign = |signer: &CertificateFacts| {
+        let purpose = Purpose::File { name: "a.sgn".into() };
+        broker.sign(CTLPROVIDER, KeyRole::CallManager, LIST, purpose, &file(signer, "a.sgn"))
+    };
+    sign(&known.call_manager).unwrap();
+    let stranger = CertificateFacts { serial: vec![7; 16], ..known.call_manager.clone() };
+    for signer in [&known.recovery, &stranger] {
+        let reason = refused(&node, sign(signer));
+        assert!(reason.contains("no certificate of the CallManager key"), "{reason}");
+    }
+    // A certificate of the same subject is made, and the one before it stays published for a while.
+    let renewed = broker.identity(KeyRole::CallManager);
+    assert_eq!(renewed.subject, known.call_manager.subject);
+    for signer in [&known.call_manager, &renewed] {
+        sign(signer).unwrap();
+    }
+}
+
+#[test]
+fn an_identity_that_is_not_valid_from_now_is_refused() {
+    let node = Node::new();
+    let broker = node.broker();
+    let (record, _) = broker.generate(CERTMGR, KeyRole::TomcatEcdsa).unwrap();
+    let signer = broker.signer(CERTMGR, record, Purpose::SelfSigned);
+    for away in [Duration::days(2), -Duration::days(365)] {
+        let start = OffsetDateTime::now_utc() + away;
+        let profile =
+            IdentityProfile::new(KeyRole::TomcatEcdsa, "cm.example.net", SubjectSettings::default(), start).unwrap();
+        assert!(self_signed(&profile, &signer).is_err());
+        let reason = refused(&node, Err::<(), _>(signer.refusal().unwrap()));
+        assert!(reason.contains("validity starts"), "{reason}");
+    }
+}
+
+#[test]
 fn nobody_has_signed_what_is_not_theirs() {
     let node = Node::new();
     let broker = node.broker();
@@ -321,8 +363,11 @@ fn strangers_are_told_nothing_and_root_only_how_it_stands() {
     assert_eq!(node.audited("CallerRefused"), 1);
     assert_eq!(broker.status(ROOT).unwrap().keys.len(), 1);
     assert_eq!(broker.status(TFTP).unwrap().keys.len(), 1);
-    assert!(matches!(broker.key(ROOT, KeyRole::Tvs), Err(Refusal::Policy(_))));
-    assert!(matches!(broker.key(CAPF, KeyRole::Tvs), Err(Refusal::Policy(_))));
+    for peer in [ROOT, CAPF] {
+        let reason = refused(&node, broker.key(peer, KeyRole::Tvs));
+        assert!(reason.contains("no use for the TVS key"), "{reason}");
+    }
+    assert_eq!(node.audited("KeyUseRefused"), 2);
     broker.key(TVS, KeyRole::Tvs).unwrap();
 }
 
@@ -398,8 +443,8 @@ fn a_recorded_signature_that_the_token_did_not_make_is_recorded_as_failed() {
     node.token.lose(KeyId::from_hex(&broker.key(CAPF, KeyRole::Capf).unwrap().key_id).unwrap());
     assert!(matches!(issue(&broker, &capf, &phone(), device_purpose(DEVICE)), Err(Refusal::KeyMissing(_))));
     let recorded = node.recorded();
-    let events: Vec<&str> =
-        recorded.lines().map(|line| if line.contains("KeyUseFailed") { "failed" } else { "used" }).collect();
-    assert_eq!(events, ["used", "used", "failed"]);
+    let lines = recorded.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let events: Vec<_> = lines.map(|line| line["CASEMATE_EVENT"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(events, ["KeyGenerated", "KeyUsed", "KeyUsed", "KeyUseFailed"]);
     assert_eq!(node.audited("KeyMissing"), 1);
 }

@@ -31,7 +31,11 @@ fn serve(node: &Node, settings: ConnectionSettings) -> PathBuf {
 }
 
 fn client(path: &Path) -> Client {
-    Client::new(&Passed::testing(), LocalServer::new(path.to_owned(), nix::unistd::geteuid().as_raw()), ClientSettings::default())
+    Client::new(
+        &Passed::testing(),
+        LocalServer::new(path.to_owned(), nix::unistd::geteuid().as_raw()),
+        ClientSettings::default(),
+    )
 }
 
 #[test]
@@ -93,6 +97,13 @@ fn what_is_no_request_or_never_ends_is_hung_up_on() {
         socket.write_all(bytes).unwrap();
         assert!(is_closed(&mut socket), "{bytes:?}");
     }
+    for _ in 0..50 {
+        if node.audited("ProtocolRefused") == 3 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(node.audited("ProtocolRefused"), 3, "what is no frame of ours; not what only ended or was late");
     let mut trickle = UnixStream::connect(&path).unwrap();
     trickle.write_all(&[0, 0, 1, 0]).unwrap();
     let hung_up = (0..100).any(|_| {

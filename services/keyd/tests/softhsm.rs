@@ -17,8 +17,7 @@ use std::{
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use casemate_audit::{AuditSettings, Auditor};
 use casemate_hsm_api::{HsmError, KeyRole, KeyStore};
-use casemate_hsm_pkcs11::{Pkcs11Settings, TokenName};
-use casemate_keyd::LateStore;
+use casemate_hsm_pkcs11::{Pkcs11Settings, Pkcs11Store, TokenName};
 use casemate_keyring::{BrokerState, Client, ClientSettings, Refusal};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, daemon::Daemon, peer::LocalServer};
@@ -66,7 +65,7 @@ fn broker(node: &Node) -> Caller {
     let path = node.dir.path();
     let settings =
         Pkcs11Settings::new(MODULE.into(), TokenName::Label("test".into()), path.join("pin"), path.to_owned());
-    let store: Arc<dyn KeyStore> = Arc::new(LateStore::open(settings).unwrap());
+    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(settings).unwrap());
     node.untested(store, node.record(), USERS)
 }
 
@@ -102,9 +101,14 @@ fn a_wrong_pin_is_tried_once_in_the_life_of_the_token() {
     make_token();
     let node = Node::new();
     write_pin(&node, "999999");
-    // `open` tried it; the broker's attempts, of this process and of the next, do not.
-    for _ in 0..2 {
+    // The first attempt tries it; those after it, of this process and of the next, do not.
+    for process in 0..2 {
         let broker = broker(&node);
+        let first = broker.0.attempt();
+        match process {
+            0 => assert!(matches!(first, Err(HsmError::PinIncorrect { .. })), "{first:?}"),
+            _ => assert!(matches!(first, Err(HsmError::PinRefusedBefore { .. })), "{first:?}"),
+        }
         assert!(matches!(broker.0.attempt(), Err(HsmError::PinRefusedBefore { .. })));
         assert!(matches!(broker.status(ROOT).unwrap().state, BrokerState::OutOfService(_)));
     }
@@ -145,7 +149,11 @@ fn the_daemon_listens_once_its_token_is_there_and_stops_when_told() {
     }
     assert!(!socket.exists(), "nobody is served before the token was tested");
     make_token();
-    let client = Client::new(&Passed::testing(), LocalServer::new(socket.clone(), nix::unistd::geteuid().as_raw()), ClientSettings::default());
+    let client = Client::new(
+        &Passed::testing(),
+        LocalServer::new(socket.clone(), nix::unistd::geteuid().as_raw()),
+        ClientSettings::default(),
+    );
     while client.status().is_err() {
         assert!(!serving.is_finished(), "{:?}", serving.join());
         thread::sleep(Duration::from_millis(10));

@@ -3,14 +3,19 @@
 
 mod rig;
 
-use std::{fs, sync::Arc, thread, time::Duration};
+use std::{
+    fs,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use casemate_hsm_api::HsmError;
+use casemate_hsm_api::{HsmError, KeyId};
 use casemate_hsm_fake::{FakeSettings, FakeStore, FakeToken, PinFault};
-use casemate_keyring::{BrokerState, Refusal};
-use rig::{CERTMGR, Caller, Node, ROOT};
+use casemate_keyring::{BrokerState, Purpose, Refusal};
+use rig::{CERTMGR, Caller, Node, ROOT, identity_profile};
 
-use casemate_hsm_api::KeyRole::CallManagerEcdsa;
+use casemate_hsm_api::KeyRole::{CallManagerEcdsa, TomcatEcdsa, Tvs};
 
 fn ready(node: &Node) -> Caller {
     let broker = node.broker();
@@ -63,6 +68,84 @@ fn a_token_that_lies_when_it_comes_back_is_never_used_again() {
     node.token.set_absent(false);
     assert!(matches!(broker.0.bring_back(), Err(HsmError::WrongAnswer { .. })));
     assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
+}
+
+#[test]
+fn a_wrong_signature_does_not_leave_and_ends_the_use_of_the_token() {
+    let node = Node::new();
+    let broker = ready(&node);
+    let key = broker.generate(CERTMGR, Tvs).unwrap().0;
+    node.token.set_lying(true);
+    let certify = || {
+        let signer = broker.signer(CERTMGR, key.clone(), Purpose::SelfSigned);
+        let made = casemate_pki::self_signed(&identity_profile(Tvs, "casemate"), &signer);
+        assert!(made.is_err());
+        signer.refusal().unwrap()
+    };
+    let Refusal::OutOfService(reason) = certify() else { panic!("let out") };
+    assert!(reason.contains("wrong answer") && reason.contains("TVS"), "{reason}");
+    assert_eq!((node.audited("TokenWrongAnswer"), node.audited("KeyUseFailed")), (1, 1));
+    assert!(node.recorded().lines().last().unwrap().contains("KeyUseFailed"), "{}", node.recorded());
+    node.token.set_lying(false);
+    let signatures = node.token.signatures();
+    assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
+    assert!(matches!(broker.0.bring_back(), Err(HsmError::WrongAnswer { .. })), "for ever");
+    assert!(matches!(certify(), Refusal::OutOfService(_)));
+    assert!(matches!(state(&broker), BrokerState::OutOfService(_)));
+    assert_eq!(node.token.signatures(), signatures);
+    assert_eq!(node.audited("TokenWrongAnswer"), 1);
+}
+
+#[test]
+fn a_wrong_handshake_does_not_leave_either() {
+    let node = Node::new();
+    let broker = ready(&node);
+    node.token.set_lying(true);
+    assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
+    assert_eq!((node.audited("TokenWrongAnswer"), node.audited("KeyUseFailed")), (1, 1));
+}
+
+/// An object that nobody understands is the matter of its role: the token serves, and the others go on.
+#[test]
+fn one_odd_object_takes_one_role_out_of_service() {
+    let node = Node::new();
+    let broker = ready(&node);
+    let (key, _) = broker.generate(CERTMGR, TomcatEcdsa).unwrap();
+    node.token.spoil(KeyId::from_hex(&key.key_id).unwrap());
+    for (broker, missing) in [(broker, 1), (node.broker(), 2)] {
+        let Err(Refusal::KeyMissing(reason)) = broker.generate(CERTMGR, TomcatEcdsa) else { panic!("found") };
+        assert!(reason.contains("CKA_KEY_TYPE"), "{reason}");
+        broker.handshake().unwrap();
+        assert_eq!(state(&broker), BrokerState::Serving);
+        assert_eq!((node.audited("KeyMissing"), node.audited("TokenAbsent")), (missing, 0));
+    }
+}
+
+/// What the security officer does leaves the PIN file as it is.
+#[test]
+fn an_unlocked_pin_is_noticed_without_a_new_pin_file() {
+    for fault in [PinFault::Locked, PinFault::LastTry] {
+        let node = Node::new();
+        let broker = ready(&node);
+        node.token.set_absent(true);
+        assert!(broker.handshake().is_err());
+        node.token.set_pin_fault(Some(fault));
+        node.token.set_absent(false);
+        let keeper = broker.clone();
+        let kept = thread::spawn(move || keeper.0.bring_back());
+        thread::sleep(Duration::from_millis(100));
+        assert!(!kept.is_finished());
+        assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
+        assert_eq!((node.token.refused_pins(), node.audited("TokenRefused")), (0, 1), "told once, no PIN tried");
+        node.token.set_pin_fault(None);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !kept.is_finished() {
+            assert!(Instant::now() < deadline, "{fault:?} is over, and nobody looked");
+            thread::sleep(Duration::from_millis(10));
+        }
+        kept.join().unwrap().unwrap();
+        broker.handshake().unwrap();
+    }
 }
 
 #[test]
@@ -138,10 +221,7 @@ fn a_refused_pin_is_tried_once_and_again_only_when_its_file_changed() {
 fn a_slow_token_is_unavailable_and_looked_at_again() {
     let node = Node::new();
     drop(ready(&node));
-    let quick = FakeSettings {
-        call_timeout: Duration::from_millis(30),
-        ..FakeSettings::default()
-    };
+    let quick = FakeSettings { call_timeout: Duration::from_millis(30), ..FakeSettings::default() };
     let store = FakeStore::open(&node.token, quick).unwrap();
     let broker = node.broker_on(Arc::new(store));
     node.token.set_hanging(true);

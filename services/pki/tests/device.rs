@@ -3,8 +3,8 @@
 
 use casemate_hsm_api::KeyRole;
 use casemate_pki::{
-    AltName, CertificateFacts, DeviceExpectations, DeviceProfile, IdentityProfile, PkiError,
-    Refusal, SubjectSettings, TbsFacts, check_device_certificate, issue_device_certificate, random_serial, self_signed,
+    AltName, CertificateFacts, DeviceExpectations, DeviceProfile, IdentityProfile, PkiError, Refusal, SubjectSettings,
+    TbsFacts, check_device_certificate, issue_device_certificate, random_serial, self_signed,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,

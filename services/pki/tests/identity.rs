@@ -3,8 +3,8 @@
 
 use casemate_hsm_api::KeyRole;
 use casemate_pki::{
-    AltName, CertificateFacts, CsrFacts, IdentityProfile, PkiError, Refusal, SubjectSettings, TbsFacts,
-    IdentityExpectations, certificate_request, check_certificate_request, self_signed,
+    AltName, CertificateFacts, CsrFacts, IdentityExpectations, IdentityProfile, PkiError, Refusal, SubjectSettings,
+    TbsFacts, certificate_request, check_certificate_request, self_signed,
 };
 use rcgen::{CertificateParams, KeyPair, PublicKeyData, RsaKeySize};
 use time::{Duration, OffsetDateTime};
@@ -132,7 +132,8 @@ fn a_certificate_that_starts_on_another_day_is_refused() {
     let made = tbs(&self_signed(&profile(KeyRole::Tvs), &key).unwrap());
     for (away, fits) in [(Duration::DAY, true), (Duration::hours(25), false), (Duration::days(3650), false)] {
         for now in [now() + away, now() - away] {
-            let expected = IdentityExpectations { role: KeyRole::Tvs, spki: &spki, now, start_tolerance: Duration::DAY };
+            let expected =
+                IdentityExpectations { role: KeyRole::Tvs, spki: &spki, now, start_tolerance: Duration::DAY };
             match casemate_pki::check_self_signature(&made, &expected) {
                 Ok(()) => assert!(fits, "{now}"),
                 Err(Refusal::ValidityStart { .. }) => assert!(!fits, "{now}"),

@@ -262,3 +262,23 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_cannot_take_the_places_of_another() {
+        let number = |number| NonZeroUsize::new(number).unwrap();
+        let settings = ControlSettings { places: number(3), places_per_user: number(2), ..ControlSettings::default() };
+        let places = Places::new(settings);
+        let mut taken_over = vec![places.take(200).unwrap(), places.take(200).unwrap()];
+        assert_eq!(places.take(200).err(), Some("places-per-user"));
+        let operator = places.take(100).unwrap();
+        assert_eq!(places.take(0).err(), Some("places"));
+        taken_over.pop();
+        assert!(places.take(0).is_ok());
+        drop((taken_over, operator));
+        assert!(places.taken().is_empty());
+    }
+}

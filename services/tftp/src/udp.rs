@@ -149,11 +149,13 @@ impl Server {
         let end = Instant::now() + Duration::from_millis(self.settings.transfer_ms);
         let mut talk = Talk::new(socket, peer, transfer);
         let patience = Duration::from_millis(self.settings.unproven_ms);
-        match timeout(patience, talk.until_proven()).await {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(outcome))) => return Ok(self.ended(peer, &outcome)),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Ok(self.ended(peer, &talk.transfer.silent())),
+        let before = match timeout(patience, talk.until_proven()).await {
+            Ok(ended) => ended?,
+            Err(_) => Some(talk.transfer.silent()),
+        };
+        if let Some(outcome) = before {
+            self.ended(peer, &outcome);
+            return Ok(());
         }
         let proven = self.gate.admit(peer);
         drop(unproven);

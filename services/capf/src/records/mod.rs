@@ -17,11 +17,11 @@ use casemate_store::{
 };
 use time::OffsetDateTime;
 
+use self::outbox::Outbox;
 pub use self::{
     certificates::{Admission, NewCertificate},
     operations::{Failures, NewOperation, Operation, State},
 };
-use self::outbox::Outbox;
 use crate::{
     authentication::{AuthenticationString, NoRandom, Verifier, VerifierKey},
     protocol::Password,

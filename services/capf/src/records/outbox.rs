@@ -50,7 +50,9 @@ impl From<Notice> for Event {
     fn from(notice: Notice) -> Self {
         match notice {
             Notice::Added { device, mode, key, uid } => Self::DeviceAdded { device, mode, key, uid },
-            Notice::Locked { device, failures, peer } => Self::DeviceLocked { device, failures, peer: peer.to_string() },
+            Notice::Locked { device, failures, peer } => {
+                Self::DeviceLocked { device, failures, peer: peer.to_string() }
+            }
             Notice::Expired { device, operation } => Self::OperationExpired { device, operation },
             Notice::Issued { device, serial, operation, mode, key, key_digest, request_digest, peer } => {
                 let peer = peer.to_string();
@@ -157,5 +159,38 @@ impl Outbox {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let from = recorded.len().saturating_sub(AT_A_TIME);
         recorded.split_off(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_audit::AuditSettings;
+    use casemate_hsm_api::KeyAlgorithm;
+    use casemate_store::StoreSettings;
+    use time::OffsetDateTime;
+
+    use super::super::{NewOperation, Records};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_audited_change_is_one_commit_and_clearing_many_is_one_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let trail = AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("journal.jsonl") };
+        let auditor = Arc::new(Auditor::open("casemate-capf", &trail).unwrap());
+        let records = Records::open(&dir.path().join("capf.db"), StoreSettings::default(), auditor).await.unwrap();
+        let before = records.store.commits();
+        for number in 0..20 {
+            let device = format!("SEP{number:012}").parse().unwrap();
+            let new = NewOperation { device, string: None, key: KeyAlgorithm::P256, lifetime: None };
+            records.add(new, 0, OffsetDateTime::UNIX_EPOCH).await.unwrap();
+        }
+        assert_eq!(records.store.commits() - before, 20);
+        for _ in 0..3 {
+            records.forget_recorded_events().await.unwrap();
+            assert_eq!(records.store.commits() - before, 21);
+        }
+        let left: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(records.store.readers()).await.unwrap();
+        assert_eq!(left, 0);
     }
 }

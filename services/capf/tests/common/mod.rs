@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -29,6 +30,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 pub(crate) const PHONE: &str = "SEP001122334455";
 pub(crate) const STRING: &str = "12345";
+/// Refusals of strangers that are audited in ten seconds.
+pub(crate) const AUDITED_REFUSALS: usize = 10;
 
 /// Signs with a key in memory; can be told to be out of reach.
 pub(crate) struct SoftwareIssuer {
@@ -74,15 +77,16 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let trail = AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("journal.jsonl") };
         let auditor = Arc::new(Auditor::open("casemate-capf", &trail).unwrap());
-        let records = Records::open(&dir.path().join("capf.db"), store).await.unwrap();
+        let records = Records::open(&dir.path().join("capf.db"), store, Arc::clone(&auditor)).await.unwrap();
         let issuer = SoftwareIssuer::new();
-        let enrolment = Arc::new(Enrolment::new(records.clone(), issuer.clone(), auditor, limits, 4));
+        let audited = NonZeroU32::new(AUDITED_REFUSALS as u32).unwrap();
+        let enrolment = Arc::new(Enrolment::new(records.clone(), issuer.clone(), auditor, limits, 4, audited));
         Self { dir, issuer, enrolment, records }
     }
 
     pub(crate) async fn add(&self, string: Option<&str>, key: KeyAlgorithm) -> i64 {
         let new = NewOperation { device: name(), string: string.map(digits), key, lifetime: None };
-        self.records.add(new, OffsetDateTime::now_utc()).await.unwrap()
+        self.records.add(new, 0, OffsetDateTime::now_utc()).await.unwrap()
     }
 
     pub(crate) fn phone(&self) -> Phone {

@@ -1,7 +1,8 @@
 //! Certificates and requests: read and judged by `casemate-pki`, with what the broker itself knows of its keys.
 
 use casemate_pki::{
-    CsrFacts, DeviceExpectations, TbsFacts, check_certificate_request, check_device_certificate, check_self_signature,
+    CsrFacts, DeviceExpectations, IdentityExpectations, TbsFacts, check_certificate_request, check_device_certificate,
+    check_self_signature,
 };
 use time::Duration;
 
@@ -10,7 +11,13 @@ use super::{Judged, Known, Unfit};
 /// An identity's own certificate.
 pub(super) fn self_signed(message: &[u8], known: &Known<'_>) -> Result<Judged, Unfit> {
     let tbs = TbsFacts::parse(message)?;
-    check_self_signature(&tbs, known.spki, known.role)?;
+    let expected = IdentityExpectations {
+        role: known.role,
+        spki: known.spki,
+        now: known.now,
+        start_tolerance: Duration::hours(known.limits.identity_start_hours.into()),
+    };
+    check_self_signature(&tbs, &expected)?;
     Ok(Judged { object: object(&tbs), identity: Some(tbs) })
 }
 

@@ -1,7 +1,7 @@
 //! Trust lists and signed files: read by `casemate-phonefile`, which takes only what it would itself lay out.
 
 use casemate_hsm_api::KeyRole;
-use casemate_phonefile::{Record, Role, ToBeSigned, TrustList};
+use casemate_phonefile::{Record, Role, SignerId, ToBeSigned, TrustList};
 use casemate_pki::CertificateFacts;
 
 use super::{Judged, Known, Unfit};
@@ -20,13 +20,21 @@ pub(super) fn trust_list(message: &[u8], known: &Known<'_>) -> Result<Judged, Un
     Ok(Judged::of(format!("{} with {} records", list.file_name(), list.records().len())))
 }
 
-/// A file under the name that the request says.
+/// A file under the name that the request says, and with the signer that the key is certified as.
 pub(super) fn file(message: &[u8], asked: &str, known: &Known<'_>) -> Result<Judged, Unfit> {
-    match ToBeSigned::parse(message, &known.limits.files)? {
-        ToBeSigned::File(file) if file.name == asked => Ok(Judged::of(format!("{asked}, {} bytes", file.body.len()))),
-        ToBeSigned::File(file) => Err(Unfit::FileName { found: file.name, asked: asked.to_owned() }),
-        ToBeSigned::TrustList(list) => Err(Unfit::OtherKind { found: list.file_name().to_owned(), purpose: "file" }),
+    let file = match ToBeSigned::parse(message, &known.limits.files)? {
+        ToBeSigned::File(file) => file,
+        ToBeSigned::TrustList(list) => {
+            return Err(Unfit::OtherKind { found: list.file_name().to_owned(), purpose: "file" });
+        }
+    };
+    if file.name != asked {
+        return Err(Unfit::FileName { found: file.name, asked: asked.to_owned() });
     }
+    if !known.certificates.iter().any(|own| SignerId::of(own) == file.signer) {
+        return Err(Unfit::FileSigner { found: file.signer.subject, role: known.role });
+    }
+    Ok(Judged::of(format!("{asked}, {} bytes", file.body.len())))
 }
 
 /// The record that the phone will verify with, the SAST of the signer's name, must be of the key that signs.

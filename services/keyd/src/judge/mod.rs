@@ -22,13 +22,20 @@ pub struct JudgeLimits {
     pub device_validity_days: u16,
     /// How far from now a phone's certificate may begin to be valid, in hours.
     pub device_start_hours: u16,
+    /// How far from now an identity's own certificate may begin to be valid, in hours.
+    pub identity_start_hours: u16,
     /// Sizes of lists and files.
     pub files: Limits,
 }
 
 impl Default for JudgeLimits {
     fn default() -> Self {
-        Self { device_validity_days: 5 * 365, device_start_hours: 24, files: Limits::default() }
+        Self {
+            device_validity_days: 5 * 365,
+            device_start_hours: 24,
+            identity_start_hours: 24,
+            files: Limits::default(),
+        }
     }
 }
 
@@ -62,7 +69,7 @@ pub struct Known<'a> {
     pub algorithm: KeyAlgorithm,
     /// Its `SubjectPublicKeyInfo`.
     pub spki: &'a [u8],
-    /// The certificates that it signed for itself, newest last.
+    /// The last certificates that it signed for itself, newest last.
     pub certificates: &'a [CertificateFacts],
     /// Every key of ours.
     pub identities: &'a Identities,
@@ -139,6 +146,14 @@ pub enum Unfit {
         found: String,
         /// In the request.
         asked: String,
+    },
+    /// The file's signer is no certificate of the key that is to sign: no phone could verify it.
+    #[error("the header says that {found:?} signs it, which is no certificate of the {role} key")]
+    FileSigner {
+        /// The signer's name in the header.
+        found: String,
+        /// Whose key is to sign.
+        role: KeyRole,
     },
     /// The list's own signer is another key.
     #[error("the list says that {found:?} signs it, whose record is not of the {role} key")]

@@ -1,6 +1,7 @@
 //! The keys on record, in memory as on disk: what is in memory was committed before.
 
 mod records;
+mod verifier;
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +14,7 @@ use casemate_pki::TbsFacts;
 use casemate_store::StoreSettings;
 use records::Records;
 pub(crate) use records::{Recorded, backup, fingerprint};
+pub(crate) use verifier::Verifier;
 
 use crate::{KeydError, judge::Identities};
 
@@ -28,23 +30,41 @@ pub struct Keys {
 #[derive(Default)]
 pub(crate) struct View {
     keys: BTreeMap<KeyRole, Arc<Recorded>>,
+    /// Of those that are made.
+    verifiers: BTreeMap<KeyRole, Verifier>,
     identities: Identities,
+}
+
+/// A key that is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Made<'a> {
+    pub(crate) key: &'a Recorded,
+    pub(crate) spki: &'a [u8],
+    pub(crate) verifier: &'a Verifier,
 }
 
 impl View {
     fn of(keys: impl IntoIterator<Item = Arc<Recorded>>) -> Self {
         let keys: BTreeMap<_, _> = keys.into_iter().map(|key| (key.role, key)).collect();
-        let identities = keys.values().filter_map(|key| key.spki.clone().map(|spki| (key.role, spki))).collect();
-        Self { keys, identities }
+        let made = || keys.values().filter_map(|key| Some((key, key.spki.as_deref()?)));
+        let identities = made().map(|(key, spki)| (key.role, spki.to_vec())).collect();
+        let verifiers = made().map(|(key, spki)| (key.role, Verifier::new(key.spec.algorithm, spki))).collect();
+        Self { keys, verifiers, identities }
     }
 
     pub(crate) fn get(&self, role: KeyRole) -> Option<&Arc<Recorded>> {
         self.keys.get(&role)
     }
 
+    /// The key of `role`, if it is made.
+    pub(crate) fn made(&self, role: KeyRole) -> Option<Made<'_>> {
+        let key = self.keys.get(&role)?;
+        Some(Made { key, spki: key.spki.as_deref()?, verifier: self.verifiers.get(&role)? })
+    }
+
     /// Those that are made.
-    pub(crate) fn made(&self) -> impl Iterator<Item = (&Recorded, &[u8])> {
-        self.keys.values().filter_map(|key| key.spki.as_deref().map(|spki| (&**key, spki)))
+    pub(crate) fn all_made(&self) -> impl Iterator<Item = Made<'_>> {
+        self.keys.keys().filter_map(|role| self.made(*role))
     }
 
     pub(crate) const fn identities(&self) -> &Identities {
@@ -156,6 +176,6 @@ mod tests {
         let view = again.view();
         let read = view.get(KeyRole::Capf).unwrap();
         assert_eq!((read.id, &read.token, read.spec, &read.spki), (made.id, &made.token, made.spec, &made.spki));
-        assert_eq!(view.made().count(), 1);
+        assert_eq!(view.all_made().count(), 1);
     }
 }

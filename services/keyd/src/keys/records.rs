@@ -12,13 +12,15 @@ use tokio::runtime::Handle;
 
 use crate::KeydError;
 
-/// Under how many subjects one key may be known at a time; older ones are forgotten.
-const SUBJECTS: i64 = 8;
+/// How many certificates of one key by itself are remembered; older ones are forgotten. More than one of a subject: until the
+/// newest is published, or if it never is, files are signed under the one before it.
+const CERTIFICATES: i64 = 8;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "keys",
-    sql: "
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "keys",
+        sql: "
         -- A key that is made, or (spki is null) is being made. The row is there before the token is asked for the key.
         CREATE TABLE keys (
             role      TEXT PRIMARY KEY,
@@ -36,7 +38,21 @@ const MIGRATIONS: &[Migration] = &[Migration {
             tbs     BLOB NOT NULL,
             UNIQUE (role, subject)
         ) STRICT;",
-}];
+    },
+    Migration {
+        number: 2,
+        name: "several certificates of one subject",
+        sql: "
+        CREATE TABLE newest (
+            number  INTEGER PRIMARY KEY,
+            role    TEXT NOT NULL REFERENCES keys (role),
+            tbs     BLOB NOT NULL
+        ) STRICT;
+        INSERT INTO newest SELECT number, role, tbs FROM certificates;
+        DROP TABLE certificates;
+        ALTER TABLE newest RENAME TO certificates;",
+    },
+];
 
 /// A key on record.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -136,13 +152,12 @@ impl Records {
         })
     }
 
-    /// Remembers a certificate of the key of `role` by itself, in the place of an older one with its subject.
+    /// Remembers a certificate of the key of `role` by itself.
     pub(crate) fn add_certificate(&self, role: KeyRole, tbs: TbsFacts) -> Result<(), KeydError> {
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT OR REPLACE INTO certificates (role, subject, tbs) VALUES (?, ?, ?)")
+                sqlx::query("INSERT INTO certificates (role, tbs) VALUES (?, ?)")
                     .bind(role.name())
-                    .bind(tbs.subject_der)
                     .bind(tbs.der)
                     .execute(&mut *connection)
                     .await?;
@@ -151,7 +166,7 @@ impl Records {
                      (SELECT number FROM certificates WHERE role = ?1 ORDER BY number DESC LIMIT ?2)",
                 )
                 .bind(role.name())
-                .bind(SUBJECTS)
+                .bind(CERTIFICATES)
                 .execute(connection)
                 .await?;
                 Ok(())

@@ -1,11 +1,10 @@
 //! The token as the broker has it: tested before it is used, waited for while it is away, and left alone for ever after one
 //! wrong answer.
 
-mod late;
 mod test;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,10 +15,11 @@ use casemate_hsm_api::{HsmError, KeyRole, KeyStore, TokenInfo};
 use casemate_hsm_pkcs11::Backoff;
 use casemate_keyring::{BrokerState, Refusal};
 use casemate_runtime::publish::Stamp;
-pub use late::LateStore;
-use test::Found;
 
-use crate::keys::{Keys, View, fingerprint};
+use crate::keys::{Keys, Made, Recorded, View, fingerprint};
+
+/// Why a key is missing that is simply gone.
+pub(crate) const NOT_THERE: &str = "it is not there";
 
 /// Where the token stands.
 #[derive(Clone, Debug)]
@@ -30,6 +30,9 @@ enum Standing {
     Waiting(String),
     /// The PIN was refused: nothing is tried before the PIN file changed from this.
     PinRefused(String, Option<Stamp>),
+    /// The PIN is locked or about to be, for the security officer to unlock. The token says when that is done: it is asked
+    /// again and again, and no PIN is tried while it says so.
+    PinLocked(String),
     /// It gave a wrong answer to this. For ever.
     Wrong { token: String, operation: String },
 }
@@ -39,8 +42,20 @@ enum Standing {
 pub(crate) struct Serving {
     /// Its serial number.
     pub(crate) serial: String,
-    /// Recorded keys that are not on it.
-    missing: BTreeSet<KeyRole>,
+    /// Recorded keys that are not on it, or cannot be used, and why.
+    missing: BTreeMap<KeyRole, String>,
+}
+
+impl Serving {
+    /// Why `key` cannot be used on this token, if it cannot.
+    pub(crate) fn lacks(&self, key: &Recorded) -> Option<String> {
+        lacks(key, &self.serial).or_else(|| self.missing.get(&key.role).cloned())
+    }
+}
+
+/// A key of another token than the one with `serial` is not looked for at all.
+fn lacks(key: &Recorded, serial: &str) -> Option<String> {
+    (key.token != serial).then(|| format!("token {serial} is in its place"))
 }
 
 /// How long to wait for what.
@@ -84,7 +99,7 @@ impl Token {
         match &*self.standing() {
             Standing::Serving(serving) => Ok(Arc::clone(serving)),
             Standing::Waiting(reason) => Err(Refusal::Unavailable(reason.clone())),
-            Standing::PinRefused(reason, _) => Err(Refusal::OutOfService(reason.clone())),
+            Standing::PinRefused(reason, _) | Standing::PinLocked(reason) => Err(Refusal::OutOfService(reason.clone())),
             Standing::Wrong { token, operation } => Err(refusal(&wrong(token, operation))),
         }
     }
@@ -94,7 +109,7 @@ impl Token {
         match &*self.standing() {
             Standing::Serving(_) => BrokerState::Serving,
             Standing::Waiting(reason) => BrokerState::Waiting(reason.clone()),
-            Standing::PinRefused(reason, _) => BrokerState::OutOfService(reason.clone()),
+            Standing::PinRefused(reason, _) | Standing::PinLocked(reason) => BrokerState::OutOfService(reason.clone()),
             Standing::Wrong { token, operation } => BrokerState::OutOfService(wrong(token, operation).to_string()),
         }
     }
@@ -126,62 +141,65 @@ impl Token {
         }
     }
 
-    fn connect_and_test(&self, view: &View) -> Result<(TokenInfo, BTreeSet<KeyRole>), HsmError> {
+    fn connect_and_test(&self, view: &View) -> Result<(TokenInfo, BTreeMap<KeyRole, String>), HsmError> {
         self.store.reconnect()?;
         let info = self.store.token()?;
-        let mut missing = BTreeSet::new();
-        for (key, spki) in view.made() {
-            let found = if key.token == info.serial {
-                test::test(&*self.store, key, spki, &info.serial)?
-            } else {
-                Found::Missing
-            };
-            if found == Found::Missing {
-                missing.insert(key.role);
-                self.audit_missing(key.role, &key.token, spki);
+        let mut missing = BTreeMap::new();
+        for made in view.all_made() {
+            if let Some(reason) = self.look(&made, &info.serial)? {
+                self.audit_missing(&made, &reason);
+                missing.insert(made.key.role, reason);
             }
         }
         Ok((info, missing))
     }
 
-    /// Tests one key again, which may have been brought back, and says whether it is there.
-    pub(crate) fn test_again(&self, view: &View, role: KeyRole, serial: &str) -> Result<bool, HsmError> {
-        let Some((key, spki)) = view.made().find(|(key, _)| key.role == role) else { return Ok(false) };
-        let found = key.token == serial && test::test(&*self.store, key, spki, serial)? == Found::Good;
-        self.set_missing(role, !found, &key.token, spki);
-        Ok(found)
+    /// Why the key cannot be used on the token with `serial`, if it cannot.
+    fn look(&self, made: &Made<'_>, serial: &str) -> Result<Option<String>, HsmError> {
+        match lacks(made.key, serial) {
+            Some(reason) => Ok(Some(reason)),
+            None => test::test(&*self.store, made, serial),
+        }
     }
 
-    /// Whether the key of `role` was found missing.
-    pub(crate) fn lacks(serving: &Serving, role: KeyRole) -> bool {
-        serving.missing.contains(&role)
+    /// Tests one key again, which may have been brought back; why it cannot be used, if it cannot.
+    pub(crate) fn test_again(&self, made: &Made<'_>, serial: &str) -> Result<Option<String>, HsmError> {
+        let missing = self.look(made, serial)?;
+        self.set_missing(made, missing.clone());
+        Ok(missing)
     }
 
-    /// Notes that a recorded key is not on the token, or is there again. Audited when it is news.
-    pub(crate) fn set_missing(&self, role: KeyRole, is_missing: bool, token: &str, spki: &[u8]) {
+    /// Notes why a recorded key cannot be used, or that it can again. Audited when it is news.
+    pub(crate) fn set_missing(&self, made: &Made<'_>, reason: Option<String>) {
+        let role = made.key.role;
         let mut standing = self.standing();
         let Standing::Serving(serving) = &*standing else { return };
-        if serving.missing.contains(&role) == is_missing {
+        let known = serving.missing.get(&role);
+        if known == reason.as_ref() {
             return;
         }
+        let is_news = known.is_none();
         let mut missing = serving.missing.clone();
-        if is_missing {
-            missing.insert(role);
-        } else {
-            missing.remove(&role);
-        }
+        match &reason {
+            Some(reason) => missing.insert(role, reason.clone()),
+            None => missing.remove(&role),
+        };
         *standing = Standing::Serving(Arc::new(Serving { serial: serving.serial.clone(), missing }));
         drop(standing);
-        if is_missing {
-            self.audit_missing(role, token, spki);
+        if let Some(reason) = reason
+            && is_news
+        {
+            self.audit_missing(made, &reason);
         }
     }
 
-    fn audit_missing(&self, role: KeyRole, token: &str, spki: &[u8]) {
+    fn audit_missing(&self, made: &Made<'_>, reason: &str) {
+        let (role, token) = (made.key.role, &made.key.token);
+        tracing::warn!(%role, token, reason, "a recorded key cannot be used");
         self.auditor.record(&Event::KeyMissing {
             role: role.to_string(),
-            token: token.to_owned(),
-            fingerprint: fingerprint(spki),
+            token: token.clone(),
+            fingerprint: fingerprint(made.spki),
         });
     }
 
@@ -203,13 +221,15 @@ impl Token {
             HsmError::WrongAnswer { token, operation } => {
                 Standing::Wrong { token: token.clone(), operation: operation.clone() }
             }
+            error if is_unlocked_by_hand(error) => Standing::PinLocked(reason.clone()),
             error if is_pin(error) => Standing::PinRefused(reason.clone(), stamp),
             _ => Standing::Waiting(reason.clone()),
         };
         let mut standing = self.standing();
         let is_news = match (&*standing, &next) {
             (Standing::Wrong { .. }, _) => return,
-            (Standing::Waiting(before), Standing::Waiting(now)) => before != now,
+            (Standing::Waiting(before), Standing::Waiting(now))
+            | (Standing::PinLocked(before), Standing::PinLocked(now)) => before != now,
             (Standing::PinRefused(..), Standing::PinRefused(..)) => false,
             _ => true,
         };
@@ -248,11 +268,11 @@ impl Token {
                     std::thread::sleep(self.patience.pin_poll);
                     continue;
                 }
-                Standing::Waiting(_) | Standing::PinRefused(..) | Standing::Wrong { .. } => {}
+                Standing::Waiting(_) | Standing::PinRefused(..) | Standing::PinLocked(_) | Standing::Wrong { .. } => {}
             }
             match self.attempt(keys) {
                 Err(error) if error.is_error_state() => return Err(error),
-                Err(error) if !is_pin(&error) => {
+                Err(error) if !is_pin(&error) || is_unlocked_by_hand(&error) => {
                     tracing::info!(%error, "waiting for the token");
                     std::thread::sleep(waits.next().unwrap_or_default());
                 }
@@ -287,7 +307,12 @@ fn wrong(token: &str, operation: &str) -> HsmError {
     HsmError::WrongAnswer { token: token.to_owned(), operation: operation.to_owned() }
 }
 
-/// What a refused PIN is called, in all its forms: a person must act, and nothing is tried before.
+/// Whether the security officer has to act, on the token alone: the PIN file may stay as it is.
+const fn is_unlocked_by_hand(error: &HsmError) -> bool {
+    matches!(error, HsmError::PinLocked { .. } | HsmError::PinLastTry { .. })
+}
+
+/// What a refused PIN is called, in all its forms: a person must act, and no PIN is tried before.
 const fn is_pin(error: &HsmError) -> bool {
     matches!(
         error,
@@ -307,9 +332,7 @@ fn news(error: &HsmError, reason: String) -> Event {
         | HsmError::PinLocked { token }
         | HsmError::PinLastTry { token }
         | HsmError::PinRefusedBefore { token } => Event::TokenRefused { token: token.clone(), reason },
-        HsmError::TokenAbsent { token, detail } => {
-            Event::TokenAbsent { token: token.clone(), detail: detail.clone() }
-        }
+        HsmError::TokenAbsent { token, detail } => Event::TokenAbsent { token: token.clone(), detail: detail.clone() },
         HsmError::Timeout { token, .. }
         | HsmError::Busy { token, .. }
         | HsmError::TokenFull { token, .. }

@@ -4,7 +4,10 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -240,6 +243,8 @@ impl SigningKey for BrokerSigner {
 pub(crate) enum Crash {
     Before,
     After,
+    /// It lives on, and finds another token in the slot when the generation has ended.
+    Swapped,
 }
 
 /// A token under a process that dies within its next generation: whoever made the call never learns how it ended.
@@ -248,6 +253,13 @@ pub(crate) struct Dying {
     pub(crate) crash: Crash,
     /// What the caller is told, in the place of silence.
     pub(crate) error: fn() -> HsmError,
+    swapped: AtomicBool,
+}
+
+impl Dying {
+    pub(crate) fn new(inner: Arc<dyn KeyStore>, crash: Crash, error: fn() -> HsmError) -> Self {
+        Self { inner, crash, error, swapped: AtomicBool::new(false) }
+    }
 }
 
 pub(crate) fn died() -> HsmError {
@@ -256,14 +268,22 @@ pub(crate) fn died() -> HsmError {
 
 impl KeyStore for Dying {
     fn token(&self) -> Result<TokenInfo, HsmError> {
-        self.inner.token()
+        let mut info = self.inner.token()?;
+        if self.swapped.load(Ordering::SeqCst) {
+            info.serial = "FAKE2".to_owned();
+        }
+        Ok(info)
     }
 
     fn generate(&self, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
-        if self.crash == Crash::After {
-            self.inner.generate(id, label, spec).unwrap();
+        match self.crash {
+            Crash::Before => Err((self.error)()),
+            Crash::After => self.inner.generate(id, label, spec).and(Err((self.error)())),
+            Crash::Swapped => {
+                self.swapped.store(true, Ordering::SeqCst);
+                self.inner.generate(id, label, spec)
+            }
         }
-        Err((self.error)())
     }
 
     fn inspect(&self, id: KeyId, spec: Option<KeySpec>) -> Result<KeyState, HsmError> {
