@@ -34,6 +34,10 @@ fn names_a_device(text: &str) -> bool {
             text.len() <= NAME_LIMIT
                 && text.starts_with(|first: char| first.is_ascii_alphabetic())
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+                // These make no file name that the file server would serve, and the last is the name of everybody's file.
+                && !text.contains("..")
+                && !text.ends_with('.')
+                && text != "XMLDefault"
         }
     }
 }
@@ -92,6 +96,9 @@ mod tests {
             "1abc",
             "ABCDEFGHIJKLMNOP",
             "a\0",
+            "a..b",
+            "a.",
+            "XMLDefault",
         ] {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad:?}");
         }

@@ -90,6 +90,21 @@ fn names_of(phones: Vec<casemate_capf::control::Phone>) -> Vec<String> {
     phones.into_iter().map(|phone| phone.name.to_string()).collect()
 }
 
+/// Two deliveries within a second: the serials would sort the wrong way round.
+#[tokio::test]
+async fn the_certificate_of_a_phone_is_the_one_of_its_last_operation() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir).await;
+    let now = OffsetDateTime::now_utc();
+    for (serial, key) in [("ff", 1), ("aa", 2), ("cc", 3)] {
+        records.add(new("SEP001122334455", None), 0, now).await.unwrap();
+        let operation = records.latest(&name()).await.unwrap().unwrap();
+        records.admit(&operation, certificate(serial, key), 4, peer(), now).await.unwrap();
+        records.deliver(&operation, serial.into(), peer(), now).await.unwrap();
+        assert_eq!(records.phones(None, 1).await.unwrap()[0].serial.as_deref(), Some(serial));
+    }
+}
+
 #[tokio::test]
 async fn strings_devices_and_certificates_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();

@@ -66,12 +66,17 @@ impl Settings {
             TokenSetting::Named(name) => name.clone(),
         };
         Ok(Pkcs11Settings {
+            module: token.module.clone(),
+            token: name,
+            pin_file: self.pin_file()?,
+            state: paths.state_of("keyd"),
             sessions: token.sessions,
             queue: token.queue,
             call_timeout_ms: token.call_timeout_ms,
             generate_timeout_ms: token.generate_timeout_ms,
+            hung_calls: token.hung_calls,
+            unresolved_logins: token.unresolved_logins,
             reinitialize: token.reinitialize,
-            ..Pkcs11Settings::new(token.module.clone(), name, self.pin_file()?, paths.state_of("keyd"))
         })
     }
 }
@@ -102,6 +107,10 @@ pub struct TokenSettings {
     pub call_timeout_ms: u64,
     /// How long the token may take to make a key pair, in milliseconds.
     pub generate_timeout_ms: u64,
+    /// Calls that may hang in the module at once. Each costs a thread, which is replaced up to this bound.
+    pub hung_calls: usize,
+    /// How often in a row a login may end unknown before the PIN counts as refused.
+    pub unresolved_logins: u32,
     /// Whether the module may be started anew to find a token that came back.
     pub reinitialize: bool,
 }
@@ -115,6 +124,8 @@ impl Default for TokenSettings {
             queue: 256,
             call_timeout_ms: 5_000,
             generate_timeout_ms: 60_000,
+            hung_calls: 8,
+            unresolved_logins: 3,
             reinitialize: true,
         }
     }
@@ -172,6 +183,31 @@ mod tests {
         assert_eq!(store("[pkcs11]\ntoken = { label = 'lab' }").token, label);
         assert_eq!(store("[pkcs11]\ntoken = { serial = 'ab' }").token, TokenName::Serial("ab".into()));
         assert_eq!(store("").pin_file, PathBuf::from("/p"));
+    }
+
+    #[test]
+    fn every_setting_of_the_store_can_be_set_and_has_its_default() {
+        let store = |text: &str| {
+            let settings: Settings =
+                toml::from_str(&format!("pin-file = '/p'\n[pkcs11]\nmodule = '/m.so'\n{text}")).unwrap();
+            settings.token_store(&Paths::default()).unwrap()
+        };
+        let state = Paths::default().state_of("keyd");
+        let default = Pkcs11Settings::new("/m.so".into(), TokenName::Label("casemate".into()), "/p".into(), state);
+        assert_eq!(store(""), default);
+        let set = Pkcs11Settings {
+            sessions: 1,
+            queue: 2,
+            call_timeout_ms: 3,
+            generate_timeout_ms: 4,
+            hung_calls: 5,
+            unresolved_logins: 6,
+            reinitialize: false,
+            ..default
+        };
+        let text = "sessions = 1\nqueue = 2\ncall-timeout-ms = 3\ngenerate-timeout-ms = 4\nhung-calls = 5\n\
+                    unresolved-logins = 6\nreinitialize = false";
+        assert_eq!(store(text), set);
     }
 
     #[test]

@@ -4,6 +4,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Linux waits for the peer once for each buffer that it fills, so a long write may take many times its limit: this much is one.
+const WRITE: usize = 4096;
+
 /// A socket for one frame: its first byte may take as long as the limit, and from then on the whole of it, however slowly its
 /// bytes come or go.
 pub(crate) struct Timed<'a> {
@@ -42,7 +45,7 @@ impl Read for Timed<'_> {
 impl Write for Timed<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.socket.set_write_timeout(self.left()?)?;
-        self.socket.write(buffer)
+        self.socket.write(buffer.get(..WRITE).unwrap_or(buffer))
     }
 
     fn flush(&mut self) -> io::Result<()> {

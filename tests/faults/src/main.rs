@@ -55,6 +55,7 @@ fn flip(vector: &mut Vector) {
     | Test::AesGcm { tag: answer, .. }
     | Test::Verify { signature: answer, .. }
     | Test::RsaSign { signature: answer, .. }
+    | Test::Pbkdf2 { output: answer, .. }
     | Test::Ecdh { shared: answer, .. }) = &mut vector.test;
     let mut digits = answer.0.to_owned();
     let last = digits.pop();

@@ -13,6 +13,7 @@ use casemate_keyring::{FRAMING, Purpose, Request, Response, SignRequest};
 use casemate_phonefile::{Limits, ToBeSigned};
 use casemate_pki::{CertificateFacts, TbsFacts};
 use libfuzzer_sys::fuzz_target;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::{OffsetDateTime, macros::datetime};
 
 /// Within the validity of the vectors' certificates and of the corpus's messages.
@@ -39,7 +40,10 @@ static NODE: LazyLock<Node> = LazyLock::new(|| {
         (KeyRole::Capf, vector!("capf.crt")),
         (KeyRole::Tvs, vector!("tvs.crt")),
     ];
-    let parse = |(role, der)| (role, CertificateFacts::parse(der).expect("a vector is a certificate"));
+    let parse = |(role, pem)| {
+        let der = CertificateDer::from_pem_slice(pem).expect("a vector is PEM");
+        (role, CertificateFacts::parse(&der).expect("a vector is a certificate"))
+    };
     let certificates: Vec<_> = files.into_iter().map(parse).collect();
     let identities = certificates.iter().map(|(role, facts)| (*role, facts.spki_der.clone())).collect();
     Node { certificates, identities, limits: JudgeLimits::default() }

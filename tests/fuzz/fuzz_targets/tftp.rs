@@ -33,7 +33,7 @@ fn check_name(name: &[u8]) {
     for transport in [Transport::Tftp, Transport::Http, Transport::Https] {
         let Ok(Some(published)) = locate(name, transport) else { continue };
         let file = published.file_name();
-        let plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
+        let plain = file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         assert!(plain && !file.starts_with('.') && !file.contains(".."), "{file}");
         assert!(transport == Transport::Https || file.ends_with(".tlv") || file.ends_with(".sgn"), "{file} in the clear");
     }

@@ -26,7 +26,7 @@ fn phone(row: PhoneRow) -> Result<Phone, RecordsError> {
 
 impl Records {
     /// At most `limit` devices in the order of names, those after `after`, with their latest operation and the last
-    /// certificate that they confirmed.
+    /// certificate that they confirmed. Which was last is told by the operation, for clocks are set back and a second is long.
     ///
     /// # Errors
     /// The records cannot be read.
@@ -37,7 +37,7 @@ impl Records {
              JOIN operations o ON o.id = (SELECT max(id) FROM operations WHERE device = devices.name)
              LEFT JOIN certificates c ON c.serial = (
                  SELECT serial FROM certificates WHERE device = devices.name AND delivered IS NOT NULL
-                 ORDER BY delivered DESC, issued DESC LIMIT 1)
+                 ORDER BY operation DESC, delivered DESC LIMIT 1)
              WHERE devices.name > ? ORDER BY devices.name LIMIT ?",
         )
         .bind(after.map_or("", DeviceName::as_str))
