@@ -45,7 +45,8 @@ fn five_wrong_strings_lock_a_device_until_the_operator_acts() {
     let locked = right.enrol();
     assert!(locked.is_err(), "the right string after five wrong ones: {locked:?}");
     assert_eq!(lab.audited("DeviceLocked").unwrap().len(), 1);
-    assert!(lab.audited("EnrolmentRefused").unwrap().len() >= 6);
+    lab.wait_for("an event a refusal", Duration::from_secs(5), || lab.audited("EnrolmentRefused").unwrap().len() == 6)
+        .unwrap();
     lab.add_phone(PHONE, &["--key", "p-256", "--string", "97531864"]).unwrap();
     assert!(installed(&Caller::new(&lab, PHONE, Some("97531864")).unwrap().enrol()));
 }

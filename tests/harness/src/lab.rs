@@ -196,14 +196,18 @@ impl Lab {
         self.wait_for("the phone's signed configuration", Duration::from_secs(10), || program::present(&file))
     }
 
-    /// Waits until ctlprovider has published the trust list.
+    /// Waits until ctlprovider has published the trust list, and every daemon had time to look at what certmgr published last:
+    /// they look four times a second, and TVS calls a certificate invalid until it has.
     ///
     /// # Errors
-    /// It has not within half a minute.
+    /// There is no list within half a minute.
     pub fn wait_for_trust_list(&self) -> Result<(), LabError> {
         self.wait_for("a published ITLFile.tlv", Duration::from_secs(30), || {
             program::present(&self.published("ctlprovider", "ITLFile.tlv"))
-        })
+        })?;
+        let folder = self.layout.state().join("certmgr/public");
+        let settled = || fs::read_dir(&folder).is_ok_and(|mut files| files.all(|file| file.is_ok_and(|f| is_seen(&f))));
+        self.wait_for("that every daemon has seen the certificates", Duration::from_secs(30), settled)
     }
 
     /// Waits until `holds`.
@@ -251,6 +255,12 @@ fn lock(folder: &Path) -> Result<Flock<File>, LabError> {
     let path = folder.with_extension("lock");
     let file = File::create(&path).map_err(LabError::file(&path))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::Occupied { folder: folder.to_owned() })
+}
+
+/// Whether the file is older than two looks of a daemon.
+fn is_seen(file: &fs::DirEntry) -> bool {
+    let age = file.metadata().and_then(|data| data.modified()).map(|time| time.elapsed().unwrap_or_default());
+    age.is_ok_and(|age| age > Duration::from_millis(500))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, LabError> {

@@ -154,6 +154,9 @@ impl Worker {
 
     fn spawn(&mut self, daemon: &'static str) -> Result<(), LabError> {
         let layout = &self.layout;
+        if daemon == "keyd" {
+            token::mend(layout);
+        }
         let log = layout.log(daemon);
         let output = OpenOptions::new().create(true).append(true).open(&log).map_err(LabError::file(&log))?;
         let errors = output.try_clone().map_err(LabError::file(&log))?;

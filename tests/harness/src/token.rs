@@ -1,4 +1,8 @@
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{LabError, Layout, program};
 
@@ -9,7 +13,7 @@ pub const LABEL: &str = "casemate-lab";
 pub const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
 /// SoftHSM's own settings file.
-pub(crate) fn softhsm_conf(layout: &Layout) -> std::path::PathBuf {
+pub(crate) fn softhsm_conf(layout: &Layout) -> PathBuf {
     layout.root.join("etc/softhsm2.conf")
 }
 
@@ -22,6 +26,8 @@ pub(crate) fn init(layout: &Layout) -> Result<(), LabError> {
     let (user, officer) = (digits()?, digits()?);
     let init = ["--init-token", "--free", "--label", LABEL, "--pin", &user, "--so-pin", &officer];
     program::finish(beside_keyd(layout, "softhsm2-util", &init))?;
+    let object = token_object(layout)?;
+    fs::copy(&object, safe_copy(layout)).map_err(LabError::file(&object))?;
     fs::write(layout.pin(), &user).map_err(LabError::file(layout.pin()))?;
     layout.own(&layout.pin(), 0o400, Some(layout.owner.uid("keyd")))
 }
@@ -31,6 +37,30 @@ pub(crate) fn beside_keyd(layout: &Layout, program: &str, arguments: &[&str]) ->
     let mut command = program::under(layout.owner, layout.owner.uid("keyd"), &Path::new("/usr/bin").join(program));
     command.env("SOFTHSM2_CONF", softhsm_conf(layout)).args(arguments);
     command
+}
+
+/// The file in which SoftHSM keeps a token's label, flags and wrapped key.
+fn token_object(layout: &Layout) -> Result<PathBuf, LabError> {
+    let folders = fs::read_dir(layout.token()).map_err(LabError::file(layout.token()))?;
+    let found =
+        folders.filter_map(Result::ok).map(|folder| folder.path().join("token.object")).find(|path| path.exists());
+    found.ok_or_else(|| LabError::Failed { program: "softhsm2-util".into(), output: "it made no token".into() })
+}
+
+fn safe_copy(layout: &Layout) -> PathBuf {
+    layout.token().join("token.object.copy")
+}
+
+/// Puts the token's own file back where a kill emptied it, while nobody uses the token.
+///
+/// SoftHSM 2.6 writes that file in place at each login, so a process that is killed in that moment leaves it empty, and the
+/// token with all its keys is gone: seen once in some 300 kills. A token in hardware has no such file; the lab plays its part.
+pub(crate) fn mend(layout: &Layout) {
+    let Ok(object) = token_object(layout) else { return };
+    if object.metadata().is_ok_and(|data| data.len() == 0) {
+        let mended = fs::read(safe_copy(layout)).and_then(|copy| fs::write(&object, copy));
+        println!("lab: SoftHSM's {} was emptied by a kill; put back: {mended:?}", object.display());
+    }
 }
 
 /// Twelve random digits from the kernel.
