@@ -75,7 +75,7 @@ async fn run(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
     let socket = config.paths.socket("capf");
     let operators = {
         let enrolment = Arc::clone(&enrolment);
-        serve_control(&socket, rights.any(), settings.control, auditor, move |request, caller| {
+        serve_control(&passed, &socket, rights.any(), settings.control, auditor, move |request, caller| {
             let (enrolment, rights) = (Arc::clone(&enrolment), rights.clone());
             async move { answer(&enrolment, &settings, &rights, request, caller).await }
         })

@@ -36,7 +36,7 @@ async fn serve(daemon: Daemon<CertmgrSettings>) -> Result<(), Failure> {
         async move { manager.answer(request, peer.uid).await }
     };
     let socket = config.paths.socket("certmgr");
-    let mut service = pin!(control::serve(&socket, callers, settings.control, auditor, answer));
+    let mut service = pin!(control::serve(&passed, &socket, callers, settings.control, auditor, answer));
     // The first poll binds the socket: only then may anybody be told that we serve.
     tokio::select! {
         biased;

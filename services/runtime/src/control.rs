@@ -12,6 +12,7 @@ use std::{
 };
 
 use casemate_audit::{Auditor, Event};
+use casemate_post::Passed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -181,11 +182,13 @@ impl Drop for Place {
 }
 
 /// Serves control requests at `path` for ever, within the limits of `settings`. A caller not in `callers`, and one for whom
-/// there is no place, is closed without an answer and audited. `answer` is given the request and who asks.
+/// there is no place, is closed without an answer and audited. `answer` is given the request and who asks. There is no control
+/// socket without passed self-tests.
 ///
 /// # Errors
 /// The socket cannot be bound.
 pub async fn serve<Q, A, F, R>(
+    _passed: &Passed,
     path: &Path,
     callers: Callers,
     settings: ControlSettings,

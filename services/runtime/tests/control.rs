@@ -12,6 +12,7 @@ use std::{
 };
 
 use casemate_audit::{AuditSettings, Auditor};
+use casemate_post::Passed;
 use casemate_runtime::{
     config::Config,
     control::{Callers, ControlSettings, FRAMING, serve},
@@ -36,9 +37,13 @@ impl Desk {
         let trail = AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("journal.jsonl") };
         let auditor = Arc::new(Auditor::open("casemate-test", &trail).unwrap());
         let path = socket.clone();
-        let service = tokio::spawn(async move {
-            serve(&path, callers, settings, auditor, |bytes: usize, _| async move { vec![7_u8; bytes] }).await
-        });
+        let service =
+            tokio::spawn(async move {
+                serve(&Passed::testing(), &path, callers, settings, auditor, |bytes: usize, _| async move {
+                    vec![7_u8; bytes]
+                })
+                .await
+            });
         while !socket.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use casemate_harness::{Lab, LabSettings, Owner, programs};
+use casemate_harness::{Lab, LabSettings, Owner};
 
 /// Ends the impostor with the test.
 struct Impostor(Child);
@@ -25,7 +25,7 @@ fn impersonate(lab: &Lab, daemon: &str, victim: &'static str) -> Impostor {
     fs::remove_file(&socket).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--clear-groups", "--regid=64000", &format!("--reuid={}", Owner::Each.uid(daemon)), "--"]);
-    command.arg(programs().join("casemate-probe")).arg("--listen").arg(&socket);
+    command.arg(lab.reachable_copy("casemate-probe").unwrap()).arg("--listen").arg(&socket);
     let impostor = Impostor(command.spawn().unwrap());
     lab.wait_for("the impostor to listen", Duration::from_secs(5), || socket.exists()).unwrap();
     impostor

@@ -3,7 +3,7 @@
 
 use std::{path::Path, process::Command};
 
-use casemate_harness::{Lab, LabSettings, Owner, programs};
+use casemate_harness::{Lab, LabSettings, Owner};
 use casemate_hsm_api::{KeyRole, SignatureScheme};
 use casemate_keyring::{Purpose, Request, Response, SignRequest};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 fn ask(lab: &Lab, uid: u32, request: &Request) -> Option<Response> {
     let mut command = Command::new("setpriv");
     command.args(["--clear-groups", "--regid=64000", &format!("--reuid={uid}"), "--"]);
-    command.arg(programs().join("casemate-probe")).arg(lab.layout.run().join("keyd.sock"));
+    command.arg(lab.reachable_copy("casemate-probe").unwrap()).arg(lab.layout.run().join("keyd.sock"));
     let output = command.arg(serde_json::to_string(request).unwrap()).output().unwrap();
     serde_json::from_slice(&output.stdout).ok()
 }

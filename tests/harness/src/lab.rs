@@ -225,6 +225,20 @@ impl Lab {
         Err(LabError::Waited { what: what.into(), limit })
     }
 
+    /// A copy of the test program `name` that every user can reach, as they cannot where the checkout is root's alone.
+    ///
+    /// # Errors
+    /// It was not built, or cannot be copied.
+    pub fn reachable_copy(&self, name: &str) -> Result<PathBuf, LabError> {
+        let (from, to) = (program::programs().join(name), self.layout.root.join(name));
+        // One that runs already cannot be written to.
+        if !program::present(&to) {
+            fs::copy(&from, &to).map_err(LabError::file(&from))?;
+            self.layout.own(&to, 0o755, None)?;
+        }
+        Ok(to)
+    }
+
     /// How many private and how many public keys are on the token, counted by a program that is not ours.
     ///
     /// # Errors
