@@ -86,7 +86,35 @@ pub(crate) fn count_objects(layout: &Layout) -> Result<(usize, usize), LabError>
     let mut command = beside_keyd(layout, "pkcs11-tool", &list);
     command.env("LAB_PIN", pin.trim());
     let output = program::finish(command)?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
-    Ok((count("Private Key Object"), count("Public Key Object")))
+    Ok(count_keys(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Counts private and public keys in what `pkcs11-tool --list-objects` prints. An object without an identifier is no key of
+/// anybody's: a SoftHSM that is killed while it makes one leaves an empty file, which it shows as an RSA key of 0 bits.
+fn count_keys(listed: &str) -> (usize, usize) {
+    let (mut private, mut public, mut kind) = (0, 0, "");
+    for line in listed.lines() {
+        if line.contains("Key Object") {
+            kind = line;
+        }
+        if line.trim_start().strip_prefix("ID:").is_some_and(|id| !id.trim().is_empty()) {
+            private += usize::from(kind.starts_with("Private"));
+            public += usize::from(kind.starts_with("Public"));
+        }
+    }
+    (private, public)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_without_an_identifier_is_no_key() {
+        let listed = "Private Key Object; RSA \n  label:      CAPF\n  ID:         27\n  Usage:      sign\n\
+                      Private Key Object; RSA \n  label:      \n  Usage:      none\n\
+                      Public Key Object; RSA 2048 bits\n  label:      CAPF\n  ID:         27\n\
+                      Public Key Object; RSA 0 bits\n  label:      \n  ID:         \n";
+        assert_eq!(count_keys(listed), (1, 1));
+    }
 }
