@@ -36,7 +36,7 @@ fn fips_mode_refuses_a_peer_without_it_and_says_why() {
         assert!(handshake(&lab, lab.address(port), true), "port {port}");
         assert!(!handshake(&lab, lab.address(port), false), "port {port}");
     }
-    let refusals = lab.audited("TlsRefused").unwrap();
+    let refusals = lab.wait_for_events("TlsRefused", 3).unwrap();
     let reasons =
         refusals.iter().filter(|event| event["CASEMATE_REASON"].as_str().unwrap().contains("extended master secret"));
     assert_eq!(reasons.count(), 3, "{refusals:?}");

@@ -40,7 +40,7 @@ fn a_phone_that_is_added_again_has_the_new_operation_alone() {
     })
     .unwrap();
     assert_ne!(phones(&lab)[PHONE]["serial"], delivered["serial"]);
-    assert_eq!(lab.audited("CertificateDelivered").unwrap().len(), 2);
+    assert_eq!(lab.wait_for_events("CertificateDelivered", 2).unwrap().len(), 2);
 
     let added = lab.audited("DeviceAdded").unwrap();
     let modes: Vec<_> = added.iter().map(|event| event["CASEMATE_MODE"].as_str().unwrap()).collect();

@@ -56,7 +56,7 @@ fn an_unknown_device_is_told_so() {
     let lab = lab("faults-unknown", &["--null-string"]);
     let unknown = Caller::new(&lab, "SEPFFFFFFFFFFFF", None).unwrap().enrol();
     assert!(ended_with(&unknown, 9), "{unknown:?}");
-    assert_eq!(lab.audited("EnrolmentRefused").unwrap().len(), 1);
+    assert_eq!(lab.wait_for_events("EnrolmentRefused", 1).unwrap().len(), 1);
     assert!(installed(&Caller::new(&lab, PHONE, None).unwrap().enrol()));
 }
 
@@ -124,7 +124,7 @@ fn a_phone_that_stops_anywhere_can_begin_again() {
     let Outcome::Installed(_) = caller.enrol().unwrap() else { panic!("the string was used up before the delivery") };
     // The retries had the same key, so there is one certificate.
     assert_eq!(lab.audited("CertificateIssued").unwrap().len(), 1);
-    assert_eq!(lab.audited("CertificateDelivered").unwrap().len(), 1);
+    assert_eq!(lab.wait_for_events("CertificateDelivered", 1).unwrap().len(), 1);
     assert!(!installed(&caller.with_new_key().unwrap().enrol()), "the string is used up by the delivery");
 }
 

@@ -66,7 +66,7 @@ fn a_token_pulled_in_the_middle_of_an_enrolment_loses_nothing() {
     // Pulled after the handshake and before the certificate: the phone gets a reason code.
     let refused = second.enrol_with(|| token.pull().unwrap());
     assert!(matches!(refused, Err(PhoneError::CapfEnded { reason: 7 })), "{refused:?}");
-    let told = lab.audited("EnrolmentRefused").unwrap();
+    let told = lab.wait_for_events("EnrolmentRefused", 1).unwrap();
     assert!(told.len() == 1 && told[0]["CASEMATE_DEVICE"] == SECOND, "{told:?}");
     assert!(told[0]["CASEMATE_REASON"].as_str().unwrap().len() > 10, "{told:?}");
     lab.wait_for("the absence in the audit trail", SECONDS, || count(&lab, "TokenAbsent") >= 1).unwrap();
@@ -75,7 +75,7 @@ fn a_token_pulled_in_the_middle_of_an_enrolment_loses_nothing() {
     let refused = second.enrol();
     assert!(matches!(refused, Err(PhoneError::Connection { service: "CAPF", .. })), "{refused:?}");
     let reason = |event: &Value| event["CASEMATE_REASON"].as_str().unwrap().to_owned();
-    let tls: Vec<_> = lab.audited("TlsRefused").unwrap().iter().map(reason).collect();
+    let tls: Vec<_> = lab.wait_for_events("TlsRefused", 1).unwrap().iter().map(reason).collect();
     assert!(tls.iter().any(|reason| reason.contains("absent")), "{tls:?}");
     assert_eq!(json(&lab, &["hsm", "list", "--json"])["token"], Value::Null);
     assert_eq!(keys(&lab), keys_before, "the records do not depend on the token");

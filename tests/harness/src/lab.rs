@@ -196,6 +196,16 @@ impl Lab {
         self.wait_for("the phone's signed configuration", Duration::from_secs(10), || program::present(&file))
     }
 
+    /// Waits for `count` audit events named `event`: a daemon tells its peer first and the trail a moment later.
+    ///
+    /// # Errors
+    /// There are fewer after ten seconds.
+    pub fn wait_for_events(&self, event: &str, count: usize) -> Result<Vec<serde_json::Value>, LabError> {
+        let told = || self.audited(event).is_ok_and(|events| events.len() >= count);
+        self.wait_for(&format!("{count} events {event}"), Duration::from_secs(10), told)?;
+        self.audited(event)
+    }
+
     /// Waits until ctlprovider has published the trust list, and every daemon had time to look at what certmgr published last:
     /// they look four times a second, and TVS calls a certificate invalid until it has.
     ///
