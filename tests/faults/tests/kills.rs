@@ -71,7 +71,8 @@ fn provision_under_kills(round: u32, moments: &mut Moments) -> u32 {
         let killer = scope.spawn(|| {
             let mut kills = 0;
             while !done.load(Ordering::Acquire) {
-                thread::sleep(Duration::from_millis(50 + moments.below(250)));
+                // Longer and longer, so that a machine on which a start takes longer comes to its end too.
+                thread::sleep(Duration::from_millis(50 + moments.below(250 + 25 * u64::from(kills))));
                 kill(&lab, if kills % 2 == 0 { "keyd" } else { "certmgr" });
                 kills += 1;
             }
@@ -118,11 +119,22 @@ fn provisioning_killed_anywhere_ends_with_one_of_each() {
     println!("{kills} kills of keyd and certmgr while {round} nodes were provisioned");
 }
 
+/// How long adding a phone and its enrolment take here and now, when nobody disturbs them.
+fn enrolment_time(lab: &Lab) -> Duration {
+    let start = Instant::now();
+    for device in ["SEP00000000A001", "SEP00000000A002", "SEP00000000A003"] {
+        lab.casemate(&["phone", "add", device, "--string", "4711", "--key", "p-256"]).unwrap();
+        Caller::new(lab, device, Some("4711")).unwrap().enrol().unwrap();
+    }
+    start.elapsed() / 3
+}
+
 #[test]
 fn each_daemon_killed_fifty_times_during_enrolment_loses_nothing_acknowledged() {
     let lab = Lab::start(LabSettings::for_test("kills-enrolment")).unwrap();
     let before = keys(&lab);
     let mut moments = Moments::new();
+    let span = 3 * enrolment_time(&lab).as_millis() as u64;
     let (done, mut added, mut delivered) = (AtomicBool::new(false), Vec::new(), BTreeMap::new());
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -131,7 +143,7 @@ fn each_daemon_killed_fifty_times_during_enrolment_loses_nothing_acknowledged() 
             while !order.is_empty() {
                 let daemon = order.swap_remove(moments.below(order.len() as u64) as usize);
                 kill(&lab, daemon);
-                thread::sleep(Duration::from_millis(moments.below(150)));
+                thread::sleep(Duration::from_millis(moments.below(span)));
             }
         });
         let mut number = 0;

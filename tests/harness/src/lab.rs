@@ -15,13 +15,27 @@ use nix::{
 
 use crate::{DAEMONS, LabError, LabSettings, Layout, Owner, Ports, config, program, supervisor::Supervisor, token};
 
-/// A running lab. Dropping it ends every daemon; its folder stays, to be looked at.
+/// A running lab. Dropping it ends every daemon; its folder stays, to be looked at, unless it is temporary and no test failed.
 pub struct Lab {
     /// Its folders.
     pub layout: Layout,
     settings: LabSettings,
+    // Dropped in this order: the daemons end, their files go, another lab may have the folder.
     supervisor: Supervisor,
+    _folder: Option<TemporaryFolder>,
     _lock: Flock<File>,
+}
+
+/// A folder that goes when it is dropped, unless the test that made it fails.
+struct TemporaryFolder(PathBuf);
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            // What cannot be removed is emptied by the next lab of that name, or stops it with the reason.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
 }
 
 impl Lab {
@@ -40,7 +54,8 @@ impl Lab {
         token::init(&layout)?;
         config::write(&layout, &settings)?;
         let supervisor = Supervisor::new(&layout, settings.restart);
-        let lab = Self { layout, settings, supervisor, _lock: lock };
+        let folder = settings.temporary.then(|| TemporaryFolder(layout.root.clone()));
+        let lab = Self { layout, settings, supervisor, _folder: folder, _lock: lock };
         lab.postd(&["--write-manifest"])?;
         Ok(lab)
     }

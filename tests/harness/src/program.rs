@@ -25,13 +25,16 @@ pub(crate) fn target_folder() -> PathBuf {
     programs().parent().map_or_else(|| PathBuf::from("target"), Path::to_path_buf)
 }
 
-/// Installs the shipped programs into the lab, as the image's build does: a copy each, owned by the installer.
+/// Installs the shipped programs into the lab, as the image's build does, owned by the installer. A hard link each, for a
+/// hundred labs of copies fill a disk: a test that changes a program removes it first, as an attacker would have to.
 pub(crate) fn install(layout: &Layout) -> Result<(), LabError> {
     let names = DAEMONS.iter().map(|(daemon, _)| format!("casemate-{daemon}"));
     for name in names.chain(["casemate-postd".to_owned(), "casemate".to_owned()]) {
         let (from, to) = (programs().join(&name), layout.bin().join(&name));
-        // Copied, not linked: a test that flips a byte must not flip it in everybody's build.
-        fs::copy(&from, &to).map_err(LabError::file(&from))?;
+        if fs::hard_link(&from, &to).is_err() {
+            // Another file system, or a build that is not ours to link.
+            fs::copy(&from, &to).map_err(LabError::file(&from))?;
+        }
         layout.own(&to, 0o755, None)?;
     }
     Ok(())
