@@ -38,8 +38,10 @@ pub enum KeydError {
         /// What is wrong.
         detail: &'static str,
     },
-    /// The record of signatures cannot be opened or written. Nothing is signed without it.
-    #[error("the record of signatures {path} cannot be written, so nothing is signed; is the disk full?")]
+    /// The record of signatures cannot be opened or written. No certificate, list or file is signed without it.
+    #[error(
+        "the record of signatures {path} cannot be written, so nothing that must stand in it is signed; is the disk full?"
+    )]
     SignatureRecord {
         /// Which file.
         path: PathBuf,
@@ -47,6 +49,9 @@ pub enum KeydError {
         #[source]
         source: io::Error,
     },
+    /// The audit trail took no event. No handshake is signed without it.
+    #[error("the audit trail cannot be written, so no handshake is signed; does journald run, is its disk full?")]
+    AuditTrail(#[source] io::Error),
     /// The token cannot be opened at all: a wrong module, an unsafe PIN file.
     #[error("the token cannot be opened")]
     Open(#[source] Pkcs11Error),

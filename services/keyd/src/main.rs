@@ -4,7 +4,8 @@
 //! `key-policy.toml`, and callers are known by `SO_PEERCRED`. It may touch its own folder, the PIN file, the token's library
 //! and device, and the audit trail; it has no network unless the token is one. It listens only once the token passed its test.
 //! While the token is away it answers that it is, and looks for it again; after one wrong answer it signs nothing any more.
-//! When the audit record cannot be written it signs nothing either.
+//! What cannot be recorded is not signed: certificates, lists and files stand in keyd's own record on disk before their
+//! signatures exist, handshakes in the audit trail.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use casemate_runtime::{daemon::chain, peer::Peer};
 use time::OffsetDateTime;
 
 use crate::{
-    Broker, Grant,
+    Broker, Grant, KeydError,
     broker::{gone, never_made},
     judge::{Judged, Known, judge},
     keys::Made,
@@ -60,8 +60,8 @@ impl Broker {
         })
     }
 
-    /// Has it on record that the key signs. For a handshake, which proves nothing to anybody later, the audit trail alone is
-    /// enough; everything else is on disk when this returns.
+    /// Has it on record that the key signs, or refuses. Everything but a handshake is on disk when this returns. A handshake
+    /// proves nothing to anybody later, so it is enough that the audit trail took it.
     fn record_use(&self, peer: Peer, request: &SignRequest, judged: &Judged) -> Result<(), Refusal> {
         let event = Event::KeyUsed {
             role: request.role.to_string(),
@@ -72,18 +72,19 @@ impl Broker {
             uid: peer.uid,
             pid: peer.pid,
         };
-        if must_be_on_disk(&request.purpose) {
+        let recorded = if must_be_on_disk(&request.purpose) {
             let identity = judged.identity.clone();
             self.on_disk(&event)
                 .and_then(|()| identity.map_or(Ok(()), |tbs| self.keys.add_certificate(request.role, tbs)))
-                .map_err(|error| {
-                    let reason = chain(&error);
-                    self.record_failure(peer, request, judged.object.clone(), reason.clone());
-                    Refusal::Failed(reason)
-                })?;
-        }
-        self.auditor.record(&event);
-        Ok(())
+                .inspect(|()| self.auditor.record(&event))
+        } else {
+            self.auditor.try_record(&event).map_err(KeydError::AuditTrail)
+        };
+        recorded.map_err(|error| {
+            let reason = chain(&error);
+            self.record_failure(peer, request, judged.object.clone(), reason.clone());
+            Refusal::Failed(reason)
+        })
     }
 
     /// Has it on record that a recorded signature does not exist after all.

@@ -4,7 +4,8 @@
 mod rig;
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::symlink,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -433,6 +434,24 @@ fn a_signature_is_on_record_before_it_exists_and_without_a_record_there_is_none(
     handshake.unwrap();
     full.store(false, Ordering::SeqCst);
     issue(&broker, &capf, &phone(), device_purpose(DEVICE)).unwrap();
+}
+
+#[test]
+fn without_an_audit_trail_no_handshake_is_signed() {
+    let node = Node::new();
+    let broker = node.broker();
+    broker.generate(CERTMGR, KeyRole::CallManagerEcdsa).unwrap();
+    broker.handshake().unwrap();
+    drop(broker);
+    // The kernel's own full disk.
+    let trail = node.dir.path().join("journal.jsonl");
+    fs::remove_file(&trail).unwrap();
+    symlink("/dev/full", &trail).unwrap();
+    let broker = node.broker();
+    let signatures = node.token.signatures();
+    let Err(Refusal::Failed(reason)) = broker.handshake() else { panic!("signed without a trail") };
+    assert!(reason.contains("audit trail"), "{reason}");
+    assert_eq!(node.token.signatures(), signatures, "the token was not asked");
 }
 
 #[test]
