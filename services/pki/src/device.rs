@@ -63,7 +63,8 @@ pub fn issue_device_certificate(profile: &DeviceProfile<'_>, key: &impl SigningK
     let tbs = DeviceTbs {
         device: profile.device,
         spki_der: profile.spki_der,
-        issuer: &issuer,
+        issuer_der: &issuer.subject_der,
+        issuer_key_identifier: issuer.extensions.subject_key_identifier.as_deref(),
         serial: &profile.serial,
         not_before: profile.not_before,
         not_after: profile.not_after,
@@ -84,7 +85,10 @@ pub fn issue_device_certificate(profile: &DeviceProfile<'_>, key: &impl SigningK
 pub(crate) struct DeviceTbs<'a> {
     pub(crate) device: &'a str,
     pub(crate) spki_der: &'a [u8],
-    pub(crate) issuer: &'a CertificateFacts,
+    /// The issuer's subject, a DER `Name`.
+    pub(crate) issuer_der: &'a [u8],
+    /// What the issuer's certificate says of its own key, if it does.
+    pub(crate) issuer_key_identifier: Option<&'a [u8]>,
     pub(crate) serial: &'a [u8],
     pub(crate) not_before: OffsetDateTime,
     pub(crate) not_after: OffsetDateTime,
@@ -96,7 +100,7 @@ impl DeviceTbs<'_> {
     pub(crate) fn to_der(&self) -> Result<Vec<u8>, PkiError> {
         check_device_name(self.device)?;
         let key = SpkiFacts::parse(self.spki_der)?;
-        let issuer = Name::parse(&self.issuer.subject_der)?;
+        let issuer = Name::parse(self.issuer_der)?;
         let not_before = date(self.not_before)?;
         let not_after = date(self.not_after)?;
         Ok(yasna::construct_der(|writer| {
@@ -104,7 +108,7 @@ impl DeviceTbs<'_> {
                 writer.next().write_tagged(Tag::context(0), |writer| writer.write_u8(2));
                 writer.next().write_bigint_bytes(self.serial, true);
                 self.signature.write(writer.next());
-                writer.next().write_der(&self.issuer.subject_der);
+                writer.next().write_der(self.issuer_der);
                 writer.next().write_sequence(|writer| {
                     write_date(writer.next(), not_before);
                     write_date(writer.next(), not_after);
@@ -161,7 +165,7 @@ impl DeviceTbs<'_> {
         let own = yasna::construct_der(|writer| writer.write_bytes(&key_identifier(key)));
         write_extension(writer.next(), SUBJECT_KEY_IDENTIFIER, false, &own);
         // It must be what the issuer's certificate says of itself, whoever made that; without one there is none to name.
-        if let Some(identifier) = &self.issuer.extensions.subject_key_identifier {
+        if let Some(identifier) = self.issuer_key_identifier {
             let issuers = yasna::construct_der(|writer| {
                 writer.write_sequence(|writer| {
                     // keyIdentifier is [0] IMPLICIT OCTET STRING.

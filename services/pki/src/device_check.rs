@@ -1,7 +1,7 @@
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    AltName, CertificateFacts, Refusal, SpkiFacts, TbsFacts,
+    AltName, Refusal, SpkiFacts, TbsFacts,
     device::DeviceTbs,
     extension::{BASIC_CONSTRAINTS, KEY_USAGE},
     refusal::same,
@@ -11,8 +11,9 @@ use crate::{
 /// What a device certificate must be for the CAPF key to sign it.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceExpectations<'a> {
-    /// The CAPF certificate. Its subject must be the issuer, its key decides the signature algorithm and is no device's.
-    pub issuer: &'a CertificateFacts,
+    /// The signed part of the CAPF certificate. Its subject must be the issuer, its key decides the signature algorithm and is no
+    /// device's.
+    pub issuer: &'a TbsFacts,
     /// The device that the operation is for.
     pub device: &'a str,
     /// Longest validity.
@@ -50,7 +51,8 @@ pub fn check_device_certificate(tbs: &TbsFacts, expected: &DeviceExpectations<'_
     let made = DeviceTbs {
         device: expected.device,
         spki_der: &tbs.spki_der,
-        issuer: expected.issuer,
+        issuer_der: &expected.issuer.subject_der,
+        issuer_key_identifier: expected.issuer.extensions.subject_key_identifier.as_deref(),
         serial: &tbs.serial,
         not_before: tbs.not_before,
         not_after: tbs.not_after,

@@ -52,7 +52,7 @@ impl Capf {
 
     fn judge(&self, tbs: &TbsFacts, forbidden_spkis: &[Vec<u8>]) -> Result<(), Refusal> {
         let expected = DeviceExpectations {
-            issuer: &self.certificate,
+            issuer: &TbsFacts::parse(&signed_part(&self.certificate.der)).unwrap(),
             device: DEVICE,
             max_validity: Duration::days(5 * 365),
             now: now(),

@@ -11,7 +11,7 @@ use casemate_keyd::{
 };
 use casemate_keyring::{FRAMING, Purpose, Request, Response, SignRequest};
 use casemate_phonefile::{Limits, ToBeSigned};
-use casemate_pki::{CertificateFacts, TbsFacts};
+use casemate_pki::TbsFacts;
 use libfuzzer_sys::fuzz_target;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::{OffsetDateTime, macros::datetime};
@@ -27,7 +27,7 @@ macro_rules! vector {
 
 /// The keys of the sample node, as its broker knows them.
 struct Node {
-    certificates: Vec<(KeyRole, CertificateFacts)>,
+    certificates: Vec<(KeyRole, TbsFacts)>,
     identities: Identities,
     limits: JudgeLimits,
 }
@@ -42,12 +42,18 @@ static NODE: LazyLock<Node> = LazyLock::new(|| {
     ];
     let parse = |(role, pem)| {
         let der = CertificateDer::from_pem_slice(pem).expect("a vector is PEM");
-        (role, CertificateFacts::parse(&der).expect("a vector is a certificate"))
+        (role, TbsFacts::parse(signed_part(&der)).expect("a vector is a certificate"))
     };
     let certificates: Vec<_> = files.into_iter().map(parse).collect();
     let identities = certificates.iter().map(|(role, facts)| (*role, facts.spki_der.clone())).collect();
     Node { certificates, identities, limits: JudgeLimits::default() }
 });
+
+/// The first element of a certificate, both of a length that takes two bytes.
+fn signed_part(certificate: &[u8]) -> &[u8] {
+    let length = usize::from(u16::from_be_bytes([certificate[6], certificate[7]]));
+    &certificate[4..8 + length]
+}
 
 fn check(SignRequest { role, scheme, purpose, message }: &SignRequest) {
     let node = &*NODE;

@@ -2,7 +2,7 @@
 
 use casemate_hsm_api::KeyRole;
 use casemate_phonefile::{Record, Role, SignerId, ToBeSigned, TrustList};
-use casemate_pki::CertificateFacts;
+use casemate_pki::{CertificateFacts, TbsFacts};
 
 use super::{Judged, Known, Unfit};
 
@@ -31,10 +31,16 @@ pub(super) fn file(message: &[u8], asked: &str, known: &Known<'_>) -> Result<Jud
     if file.name != asked {
         return Err(Unfit::FileName { found: file.name, asked: asked.to_owned() });
     }
-    if !known.certificates.iter().any(|own| SignerId::of(own) == file.signer) {
+    if !known.certificates.iter().any(|own| names(&file.signer, own)) {
         return Err(Unfit::FileSigner { found: file.signer.subject, role: known.role });
     }
     Ok(Judged::of(format!("{asked}, {} bytes", file.body.len())))
+}
+
+/// Whether `signer` is the one with this certificate.
+fn names(signer: &SignerId, certificate: &TbsFacts) -> bool {
+    let SignerId { subject, serial, issuer } = signer;
+    (subject, serial, issuer) == (&certificate.subject, &certificate.serial, &certificate.issuer)
 }
 
 /// The record that the phone will verify with, the SAST of the signer's name, must be of the key that signs.

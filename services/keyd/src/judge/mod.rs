@@ -10,7 +10,7 @@ mod tls;
 use casemate_hsm_api::{KeyAlgorithm, KeyRole, SignatureScheme};
 use casemate_keyring::{MESSAGE_LIMIT, Purpose};
 use casemate_phonefile::{Limits, PhoneFileError};
-use casemate_pki::{CertificateFacts, PkiError, TbsFacts};
+use casemate_pki::{PkiError, TbsFacts};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
@@ -69,8 +69,8 @@ pub struct Known<'a> {
     pub algorithm: KeyAlgorithm,
     /// Its `SubjectPublicKeyInfo`.
     pub spki: &'a [u8],
-    /// The last certificates that it signed for itself, newest last.
-    pub certificates: &'a [CertificateFacts],
+    /// The signed parts of the last certificates that it signed for itself, newest last.
+    pub certificates: &'a [TbsFacts],
     /// Every key of ours.
     pub identities: &'a Identities,
     /// Limits.

@@ -3,7 +3,7 @@ use std::{path::Path, sync::Arc};
 use aws_lc_rs::digest::{SHA256, digest};
 use casemate_hsm_api::{Backup, KeyAlgorithm, KeyId, KeyRole, KeySpec};
 use casemate_keyring::KeyRecord;
-use casemate_pki::{CertificateFacts, TbsFacts};
+use casemate_pki::TbsFacts;
 use casemate_store::{
     Migration, Store, StoreError, StoreSettings,
     sqlx::{self, SqliteConnection},
@@ -64,8 +64,8 @@ pub(crate) struct Recorded {
     pub(crate) spec: KeySpec,
     /// The public half; nothing while it is being made.
     pub(crate) spki: Option<Vec<u8>>,
-    /// What it was certified as by itself, newest last.
-    pub(crate) certificates: Vec<CertificateFacts>,
+    /// What it was certified as by itself, newest last. Only the signed parts: each was recorded before it was signed.
+    pub(crate) certificates: Vec<TbsFacts>,
 }
 
 impl Recorded {
@@ -196,7 +196,7 @@ fn recorded(
         _ => return Err(damaged("backup")),
     };
     let own = certificates.iter().filter(|(of, _)| *of == role);
-    let own = own.map(|(_, tbs)| TbsFacts::parse(tbs).map(unsigned)).collect::<Result<_, _>>();
+    let own = own.map(|(_, tbs)| TbsFacts::parse(tbs)).collect::<Result<_, _>>();
     Ok(Recorded {
         role: role.parse().map_err(|_| damaged("role"))?,
         id: KeyId::from_hex(&id).ok_or_else(|| damaged("key id"))?,
@@ -205,28 +205,6 @@ fn recorded(
         spki,
         certificates: own.map_err(|_| damaged("certificate"))?,
     })
-}
-
-/// The certificate of which `tbs` is the signed part. Its signature was made after it was recorded, and nobody here looks at it.
-pub(super) fn unsigned(tbs: TbsFacts) -> CertificateFacts {
-    CertificateFacts {
-        der: tbs.der,
-        serial: tbs.serial,
-        subject: tbs.subject,
-        subject_der: tbs.subject_der,
-        common_names: tbs.common_names,
-        issuer: tbs.issuer,
-        issuer_der: tbs.issuer_der,
-        spki_der: tbs.spki_der,
-        public_key: tbs.public_key,
-        signature_algorithm: tbs.signature_algorithm,
-        signature: Vec::new(),
-        not_before: tbs.not_before,
-        not_after: tbs.not_after,
-        is_ca: tbs.extensions.basic_constraints.is_some_and(|constraints| constraints.ca),
-        extensions: tbs.extensions,
-        sha256: [0; 32],
-    }
 }
 
 /// As recorded and audited.
