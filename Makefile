@@ -25,8 +25,9 @@ fuzz: ## every fuzz target for SECONDS_EACH (10) seconds on its corpus
 	@.ci/install build
 	@.ci/fuzz
 
-lint: ## format, clippy, licences, banned crates, sources
+lint: ## format, clippy, licences, banned crates, sources, nothing for tests in what ships
 	@.ci/install lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo deny --config .cargo/deny.toml check licenses bans sources
+	@.ci/shipped
