@@ -10,7 +10,6 @@ use crate::{
     signature::{outward, request},
     template::{difference, key_type, required_types, templates},
     token::{self, algorithms},
-    verify::verifies,
     worker::{CachedKey, Open, Worker},
 };
 
@@ -147,7 +146,7 @@ fn checked(open: &mut Open, id: KeyId, spec: KeySpec) -> Result<KeyState, HsmErr
     let key = CachedKey { private: pair.private, algorithm: spec.algorithm };
     let scheme = pairwise_scheme(spec.algorithm);
     let signature = open.sign(id, key, scheme, PAIRWISE)?;
-    if !verifies(&pair.public, scheme, PAIRWISE, &signature) {
+    if !pair.public.verifies(scheme, PAIRWISE, &signature) {
         let operation = format!("the pairwise consistency test of key {id}");
         return Err(HsmError::WrongAnswer { token: open.serial(), operation });
     }

@@ -23,7 +23,6 @@ mod signature;
 mod store;
 mod template;
 mod token;
-mod verify;
 mod worker;
 
 pub use error::Pkcs11Error;

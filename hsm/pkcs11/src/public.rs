@@ -2,9 +2,7 @@ use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     signature::{ParsedPublicKey, RsaPublicKeyComponents},
 };
-use casemate_hsm_api::{KeyAlgorithm, PublicKey, SignatureScheme};
-
-use crate::verify::verification;
+use casemate_hsm_api::{KeyAlgorithm, PublicKey, SignatureScheme, verification};
 
 /// F4, the only public exponent that is made or taken.
 pub(crate) const EXPONENT: [u8; 3] = [1, 0, 1];

@@ -1,5 +1,5 @@
-use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
-use casemate_hsm_api::{KeyAlgorithm, SignatureScheme};
+use aws_lc_rs::signature::ParsedPublicKey;
+use casemate_hsm_api::{KeyAlgorithm, SignatureScheme, verification};
 
 /// A recorded public key, read once for each scheme that fits it: every signature of the token is verified with it by the FIPS
 /// module before it leaves (a fault in an RSA-CRT signature gives the private key away).
@@ -17,19 +17,5 @@ impl Verifier {
     pub(crate) fn verifies(&self, scheme: SignatureScheme, message: &[u8], signature: &[u8]) -> bool {
         let key = self.0.iter().find(|(own, _)| *own == scheme);
         key.is_some_and(|(_, key)| key.verify_sig(message, signature).is_ok())
-    }
-}
-
-fn verification(scheme: SignatureScheme) -> &'static dyn VerificationAlgorithm {
-    match scheme {
-        SignatureScheme::RsaPkcs1Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-        SignatureScheme::RsaPkcs1Sha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-        SignatureScheme::RsaPkcs1Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-        SignatureScheme::RsaPssSha256 => &signature::RSA_PSS_2048_8192_SHA256,
-        SignatureScheme::RsaPssSha384 => &signature::RSA_PSS_2048_8192_SHA384,
-        SignatureScheme::RsaPssSha512 => &signature::RSA_PSS_2048_8192_SHA512,
-        SignatureScheme::EcdsaP256Sha256 => &signature::ECDSA_P256_SHA256_ASN1,
-        SignatureScheme::EcdsaP384Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
-        SignatureScheme::EcdsaP521Sha512 => &signature::ECDSA_P521_SHA512_ASN1,
     }
 }
