@@ -1,6 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use casemate_hsm_api::{KeyAlgorithm, SignatureScheme};
+use casemate_pki::SpkiFacts;
 use rcgen::{PublicKeyData, SignatureAlgorithm, SigningKey};
 
 use crate::{Client, KeyRecord, KeyringError, Purpose};
@@ -16,11 +17,11 @@ pub struct RoleSigner {
 }
 
 impl RoleSigner {
-    /// The key of `record`, for messages of `purpose`.
+    /// The key of `record`, for messages of `purpose`; nothing if the record's public key is none, or not of its algorithm.
     #[must_use]
     pub fn new(client: Client, record: KeyRecord, purpose: Purpose) -> Option<Self> {
-        let public_key = subject_public_key(&record.spki_der)?.to_vec();
-        Some(Self { client, record, purpose, public_key, error: Mutex::default() })
+        let SpkiFacts { algorithm, public_key } = SpkiFacts::parse(&record.spki_der).ok()?;
+        (algorithm == record.algorithm).then(|| Self { client, record, purpose, public_key, error: Mutex::default() })
     }
 
     /// Why the last signature that failed since the last call was not made; nothing if none failed. Ask it when rcgen says
@@ -45,32 +46,6 @@ impl RoleSigner {
     }
 }
 
-/// The content of the BIT STRING in a `SubjectPublicKeyInfo`, which rcgen puts back together itself.
-fn subject_public_key(spki_der: &[u8]) -> Option<&[u8]> {
-    let (outer, rest) = der_value(spki_der, 0x30)?;
-    let (_, bits) = der_value(outer, 0x30)?;
-    let (content, end) = der_value(bits, 0x03)?;
-    match (content.split_first(), rest, end) {
-        (Some((0, key)), [], []) => Some(key),
-        _ => None,
-    }
-}
-
-/// One DER value with this tag: its content, and what follows it (X.690, 8.1 and 10.1).
-fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, rest) = der.split_first()?;
-    let (first, rest) = rest.split_first()?;
-    let (length, rest) = match *first {
-        short @ 0..=0x7f => (usize::from(short), rest),
-        long @ (0x81 | 0x82) => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    (*found == tag).then(|| rest.split_at_checked(length)).flatten()
-}
-
 impl PublicKeyData for RoleSigner {
     fn der_bytes(&self) -> &[u8] {
         &self.public_key
@@ -93,5 +68,47 @@ impl SigningKey for RoleSigner {
             *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             rcgen::Error::RemoteKeyError
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_hsm_api::{Backup, KeyRole};
+    use casemate_post::Passed;
+    use casemate_runtime::peer::LocalServer;
+    use rcgen::KeyPair;
+
+    use super::*;
+    use crate::ClientSettings;
+
+    fn signer(algorithm: KeyAlgorithm, spki_der: Vec<u8>) -> Option<RoleSigner> {
+        let server = LocalServer::new("/nowhere".into(), 0);
+        let client = Client::new(&Passed::testing(), server, ClientSettings::default());
+        let record = KeyRecord {
+            role: KeyRole::Capf,
+            algorithm,
+            backup: Backup::None,
+            key_id: "00".repeat(16),
+            token: "TEST1".into(),
+            fingerprint: String::new(),
+            spki_der,
+        };
+        RoleSigner::new(client, record, Purpose::SelfSigned)
+    }
+
+    #[test]
+    fn a_record_that_is_no_public_key_in_der_or_of_another_algorithm_has_no_signer() {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let spki = key.subject_public_key_info();
+        let good = signer(KeyAlgorithm::P256, spki.clone()).unwrap();
+        assert_eq!(good.der_bytes(), key.der_bytes());
+        assert!(signer(KeyAlgorithm::P384, spki.clone()).is_none(), "another algorithm");
+        let long_length = [&[0x30, 0x81], &spki[1..]].concat();
+        let mut off_the_curve = spki.clone();
+        *off_the_curve.last_mut().unwrap() ^= 1;
+        let no_algorithm = [&[0x30, 0x46, 0x30, 0, 3, 0x42, 0][..], key.der_bytes()].concat();
+        for damaged in [long_length, off_the_curve, no_algorithm, [spki, vec![0]].concat(), Vec::new()] {
+            assert!(signer(KeyAlgorithm::P256, damaged.clone()).is_none(), "{damaged:x?}");
+        }
     }
 }
