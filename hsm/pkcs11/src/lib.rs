@@ -28,5 +28,5 @@ mod worker;
 pub use error::Pkcs11Error;
 pub use pin::read_pin;
 pub use rate::RawRate;
-pub use settings::{Backoff, Pkcs11Settings, TokenName};
+pub use settings::{Backoff, Pkcs11Files, Pkcs11Settings, TokenName};
 pub use store::Pkcs11Store;

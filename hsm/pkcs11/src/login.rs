@@ -7,26 +7,27 @@ use cryptoki::{
 };
 
 use crate::{
-    Pkcs11Error, Pkcs11Settings,
+    Pkcs11Error,
     error::classify,
     refusal::{Refusals, Verdict},
 };
 
 /// Logs in, once, if the PIN may be tried at all. The order is what protects the token: its own warnings and our memory of
-/// refused PINs, then the mark on disk, and only then `C_Login`. `again` describes the token anew after a failure.
+/// refused PINs, then the mark on disk, and only then `C_Login`. `again` describes the token anew after a failure;
+/// `unresolved_logins` is the limit of [`Refusals::verdict`].
 pub(crate) fn login(
     session: &Session,
     described: &Described,
     again: impl FnOnce() -> Result<Described, HsmError>,
     pin: &Pin,
-    settings: &Pkcs11Settings,
+    refusals: &Refusals,
+    unresolved_logins: u32,
 ) -> Result<(), Pkcs11Error> {
     let token = described.serial_number().trim().to_owned();
     if described.user_pin_locked() {
         return Err(HsmError::PinLocked { token }.into());
     }
-    let refusals = Refusals::new(&settings.state, &token);
-    let unresolved = match refusals.verdict(pin, described.user_pin_count_low(), settings.unresolved_logins)? {
+    let unresolved = match refusals.verdict(pin, described.user_pin_count_low(), unresolved_logins)? {
         Verdict::Refused => return Err(HsmError::PinRefusedBefore { token }.into()),
         Verdict::Try(unresolved) => unresolved,
     };

@@ -4,12 +4,30 @@ use serde::{Deserialize, Serialize};
 
 /// How the token is known. A serial number is the token itself, a label is what somebody wrote on it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(from = "Said", rename_all = "kebab-case")]
 pub enum TokenName {
     /// `CK_TOKEN_INFO.label`, trimmed.
     Label(String),
     /// `CK_TOKEN_INFO.serialNumber`, trimmed.
     Serial(String),
+}
+
+/// `token = "label"`, `token = { label = "..." }` or `token = { serial = "..." }`.
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Said {
+    Plain(String),
+    Label { label: String },
+    Serial { serial: String },
+}
+
+impl From<Said> for TokenName {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Plain(label) | Said::Label { label } => Self::Label(label),
+            Said::Serial { serial } => Self::Serial(serial),
+        }
+    }
 }
 
 impl fmt::Display for TokenName {
@@ -20,88 +38,64 @@ impl fmt::Display for TokenName {
     }
 }
 
-/// Everything that an operator may set about a token.
+/// Everything that an operator may set about a PKCS#11 token: the one home of these settings and their defaults. What belongs to
+/// the process that opens it is in [`Pkcs11Files`].
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Pkcs11Settings {
-    /// The vendor's library, for SoftHSM `/usr/lib/softhsm/libsofthsm2.so`.
+    /// The vendor's library.
     pub module: PathBuf,
-    /// Which token: `token = { label = "..." }` or `token = { serial = "..." }`.
+    /// Which token: `token = "label"`, `token = { label = "..." }` or `token = { serial = "..." }`.
     pub token: TokenName,
-    /// File with the user PIN: mode 0400 or 0600, owned by the user that reads it. Read at each login, never kept.
-    pub pin_file: PathBuf,
-    /// Folder where refused PINs are remembered. It must survive restarts.
-    pub state: PathBuf,
     /// Sessions, and so calls to the token at the same time.
-    #[serde(default = "sessions")]
     pub sessions: usize,
     /// Requests that may wait for a session; the next one is refused as busy.
-    #[serde(default = "queue")]
     pub queue: usize,
     /// How long a request may wait for a session, and again how long the token may take over it, in milliseconds.
-    #[serde(default = "call_timeout_ms")]
     pub call_timeout_ms: u64,
     /// How long the token may take over making a key pair, in milliseconds.
-    #[serde(default = "generate_timeout_ms")]
     pub generate_timeout_ms: u64,
     /// Calls that may hang in the module at once. Each costs a thread, which is replaced up to this bound.
-    #[serde(default = "hung_calls")]
     pub hung_calls: usize,
     /// How often in a row a login may end unknown (the process died within it) before the PIN counts as refused. A token
     /// that shows that a PIN was refused since is not tried again at all.
-    #[serde(default = "unresolved_logins")]
     pub unresolved_logins: u32,
     /// Whether the module may be finalised and initialised again to find a token that came back. Some modules, SoftHSM among
     /// them, look for tokens only then. It happens only while no call is in the module.
-    #[serde(default = "reinitialize")]
     pub reinitialize: bool,
 }
 
-const fn sessions() -> usize {
-    4
+impl Default for Pkcs11Settings {
+    fn default() -> Self {
+        Self {
+            module: "/usr/lib/softhsm/libsofthsm2.so".into(),
+            token: TokenName::Label("casemate".to_owned()),
+            sessions: 4,
+            queue: 256,
+            call_timeout_ms: 5_000,
+            generate_timeout_ms: 60_000,
+            hung_calls: 8,
+            unresolved_logins: 3,
+            reinitialize: true,
+        }
+    }
 }
 
-const fn queue() -> usize {
-    256
-}
-
-const fn call_timeout_ms() -> u64 {
-    5_000
-}
-
-const fn generate_timeout_ms() -> u64 {
-    60_000
-}
-
-const fn hung_calls() -> usize {
-    8
-}
-
-const fn unresolved_logins() -> u32 {
-    3
-}
-
-const fn reinitialize() -> bool {
-    true
+/// The files of the process that opens a token.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Pkcs11Files {
+    /// File with the user PIN: mode 0400 or 0600, owned by the user that reads it. Read at each login, never kept.
+    pub pin: PathBuf,
+    /// Folder where refused PINs are remembered. It must survive restarts.
+    pub state: PathBuf,
 }
 
 impl Pkcs11Settings {
-    /// The four that have no default, and the defaults.
+    /// The token `name` behind `module`, with the defaults in all else.
     #[must_use]
-    pub const fn new(module: PathBuf, token: TokenName, pin_file: PathBuf, state: PathBuf) -> Self {
-        Self {
-            module,
-            token,
-            pin_file,
-            state,
-            sessions: sessions(),
-            queue: queue(),
-            call_timeout_ms: call_timeout_ms(),
-            generate_timeout_ms: generate_timeout_ms(),
-            hung_calls: hung_calls(),
-            unresolved_logins: unresolved_logins(),
-            reinitialize: reinitialize(),
-        }
+    pub fn new(module: impl Into<PathBuf>, name: TokenName) -> Self {
+        Self { module: module.into(), token: name, ..Self::default() }
     }
 
     /// The limit of a call.
@@ -148,12 +142,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_has_a_default_and_a_misspelling_is_refused() {
-        let text = "module = '/m.so'\ntoken = { serial = 'abc' }\npin-file = '/pin'\nstate = '/s'\n";
-        let read: Pkcs11Settings = toml::from_str(text).unwrap();
-        let made = Pkcs11Settings::new("/m.so".into(), TokenName::Serial("abc".into()), "/pin".into(), "/s".into());
-        assert_eq!(read, made);
-        assert!(toml::from_str::<Pkcs11Settings>(&format!("{text}call_timeout = 3\n")).is_err());
+    fn what_is_not_said_has_its_default_and_a_misspelling_is_refused() {
+        let read: Pkcs11Settings = toml::from_str("module = '/m.so'\ntoken = { serial = 'abc' }\n").unwrap();
+        assert_eq!(read, Pkcs11Settings::new("/m.so", TokenName::Serial("abc".into())));
+        assert_eq!(toml::from_str::<Pkcs11Settings>("").unwrap(), Pkcs11Settings::default());
+        for bad in ["call_timeout = 3", "modul = '/m.so'", "pin = '/pin'"] {
+            assert!(toml::from_str::<Pkcs11Settings>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_named_by_label_or_serial_and_not_by_both() {
+        let token = |said: &str| toml::from_str::<Pkcs11Settings>(&format!("token = {said}")).map(|read| read.token);
+        let label = TokenName::Label("lab".into());
+        assert_eq!(token("'lab'").unwrap(), label);
+        assert_eq!(token("{ label = 'lab' }").unwrap(), label);
+        assert_eq!(token("{ serial = 'ab' }").unwrap(), TokenName::Serial("ab".into()));
+        for bad in ["{ label = 'lab', serial = 'ab' }", "{ name = 'lab' }", "{}", "7"] {
+            assert!(token(bad).is_err(), "{bad}");
+        }
+        let written = serde_json::to_string(&label).unwrap();
+        assert_eq!(serde_json::from_str::<TokenName>(&written).unwrap(), label);
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use std::{
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,16 +13,19 @@ use casemate_hsm_api::{
 use cryptoki::session::{Session, SessionState};
 
 use crate::{
-    Pkcs11Error, Pkcs11Settings, RawRate, keys, login, module,
+    Pkcs11Error, Pkcs11Files, Pkcs11Settings, RawRate, keys, login, module,
     pin::read_pin,
     pool::{Pool, Target},
-    rate, token,
+    rate,
+    refusal::Refusals,
+    token,
     worker::Worker,
 };
 
 /// A PKCS#11 token, opened by one process. There is one store a module and process; see the crate's description.
 pub struct Pkcs11Store {
     settings: Pkcs11Settings,
+    files: Pkcs11Files,
     pool: Pool,
     /// The session that holds the login: a token logs out when a process closes its last session. A call to it may hang with
     /// the inner lock, so only threads of the pool take that one.
@@ -49,8 +53,8 @@ impl Pkcs11Store {
     ///
     /// # Errors
     /// As those two.
-    pub fn open(settings: Pkcs11Settings) -> Result<Self, Pkcs11Error> {
-        let store = Self::prepare(settings)?;
+    pub fn open(settings: Pkcs11Settings, files: Pkcs11Files) -> Result<Self, Pkcs11Error> {
+        let store = Self::prepare(settings, files)?;
         store.connect()?;
         Ok(store)
     }
@@ -60,12 +64,13 @@ impl Pkcs11Store {
     ///
     /// # Errors
     /// What waiting does not help: the module does not start or is in use, the PIN file cannot be used.
-    pub fn prepare(settings: Pkcs11Settings) -> Result<Self, Pkcs11Error> {
-        read_pin(&settings.pin_file)?;
+    pub fn prepare(settings: Pkcs11Settings, files: Pkcs11Files) -> Result<Self, Pkcs11Error> {
+        read_pin(&files.pin)?;
         let lease = module::lease(&settings.module)?;
         let pool = Pool::start(lease, &settings).map_err(Pkcs11Error::Threads)?;
         Ok(Self {
             settings,
+            files,
             pool,
             anchor: Mutex::default(),
             logging_in: Arc::default(),
@@ -94,13 +99,13 @@ impl Pkcs11Store {
         }
         self.close_anchor()?;
         let idle = self.pool.retire();
-        let pin = read_pin(&self.settings.pin_file)?;
-        let settings = self.settings.clone();
+        let pin = read_pin(&self.files.pin)?;
+        let (settings, state) = (self.settings.clone(), self.files.state.clone());
         let logging_in = Arc::clone(&self.logging_in);
         // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
         let connected = self.pool.call(limit, move |worker| {
             logging_in.store(true, Ordering::Release);
-            let connected = connect(worker, &settings, &pin, idle);
+            let connected = connect(worker, &settings, &state, &pin, idle);
             logging_in.store(false, Ordering::Release);
             Ok(connected)
         })??;
@@ -167,7 +172,13 @@ impl Pkcs11Store {
 }
 
 /// Finds the token and logs in. `idle`: nobody else is in the module, so it may be started anew.
-fn connect(worker: &Worker, settings: &Pkcs11Settings, pin: &Pin, idle: bool) -> Result<Connection, Pkcs11Error> {
+fn connect(
+    worker: &Worker,
+    settings: &Pkcs11Settings,
+    state: &Path,
+    pin: &Pin,
+    idle: bool,
+) -> Result<Connection, Pkcs11Error> {
     let context = worker.context();
     let (target, described) = match token::find(context, &settings.token) {
         Err(HsmError::TokenAbsent { .. }) if idle && settings.reinitialize => {
@@ -180,7 +191,9 @@ fn connect(worker: &Worker, settings: &Pkcs11Settings, pin: &Pin, idle: bool) ->
     };
     let failed = |error| crate::error::classify(&target.serial, &error);
     let anchor = context.open_rw_session(target.slot).map_err(failed)?;
-    login::login(&anchor, &described, || token::present(context, &target), pin, settings)?;
+    let refusals = Refusals::new(state, described.serial_number().trim());
+    let again = || token::present(context, &target);
+    login::login(&anchor, &described, again, pin, &refusals, settings.unresolved_logins)?;
     Ok(Connection { target, anchor })
 }
 

@@ -27,5 +27,5 @@ pub use policy::{Grant, KeyPolicy};
 pub use record::{RecordFile, SignatureRecord, Sink};
 pub use server::Server;
 pub use service::serve;
-pub use settings::{ConnectionSettings, RecordSettings, Settings, TokenSetting, TokenSettings};
+pub use settings::{ConnectionSettings, RecordSettings, Settings};
 pub use token::Patience;

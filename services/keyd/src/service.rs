@@ -33,13 +33,13 @@ fn run(daemon: Daemon<Settings>, keys: Keys, state: &Path) -> Result<(), KeydErr
     let policy = KeyPolicy::load(&config.paths.etc.join("key-policy.toml"))?;
     let path = state.join("record.jsonl");
     let record = SignatureRecord::start(RecordFile::open(&path, settings.record)?, path, settings.record.queue)?;
-    let token = settings.token_store(&config.paths)?;
+    let files = settings.token_files(&config.paths)?;
     let patience = Patience {
         backoff: settings.backoff,
         pin_poll: std::time::Duration::from_millis(settings.pin_poll_ms),
-        pin_file: Some(token.pin_file.clone()),
+        pin_file: Some(files.pin.clone()),
     };
-    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(token).map_err(KeydError::Open)?);
+    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(settings.pkcs11, files).map_err(KeydError::Open)?);
     let socket = config.paths.socket("keyd");
     let parts = Parts { config, policy, keys, store, record, auditor, limits: settings.limits, patience };
     let broker = Arc::new(Broker::new(&passed, parts));

@@ -1,6 +1,6 @@
 use std::{env, path::PathBuf};
 
-use casemate_hsm_pkcs11::{Backoff, Pkcs11Settings, TokenName};
+use casemate_hsm_pkcs11::{Backoff, Pkcs11Files, Pkcs11Settings};
 use casemate_runtime::config::Paths;
 use casemate_store::StoreSettings;
 use serde::Deserialize;
@@ -16,8 +16,8 @@ pub struct Settings {
     /// How often a PIN file is looked at after its PIN was refused, in milliseconds. The PIN itself is tried only when the
     /// file changed.
     pub pin_poll_ms: u64,
-    /// The token.
-    pub pkcs11: TokenSettings,
+    /// The token, a PKCS#11 one. Its settings are those of the crate that opens it, as those of another kind of token would be.
+    pub pkcs11: Pkcs11Settings,
     /// How long to wait before an absent token is looked for again.
     pub backoff: Backoff,
     /// The record of signatures.
@@ -35,7 +35,7 @@ impl Default for Settings {
         Self {
             pin_file: None,
             pin_poll_ms: 2_000,
-            pkcs11: TokenSettings::default(),
+            pkcs11: Pkcs11Settings::default(),
             backoff: Backoff::default(),
             record: RecordSettings::default(),
             connections: ConnectionSettings::default(),
@@ -55,79 +55,12 @@ impl Settings {
         self.pin_file.clone().or_else(credential).ok_or(KeydError::NoPinFile)
     }
 
-    /// The settings of the token's store, with the folder where refused PINs are remembered.
+    /// The PIN file, and the folder where refused PINs are remembered.
     ///
     /// # Errors
     /// [`KeydError::NoPinFile`].
-    pub fn token_store(&self, paths: &Paths) -> Result<Pkcs11Settings, KeydError> {
-        let token = &self.pkcs11;
-        let name = match &token.token {
-            TokenSetting::Label(label) => TokenName::Label(label.clone()),
-            TokenSetting::Named(name) => name.clone(),
-        };
-        Ok(Pkcs11Settings {
-            module: token.module.clone(),
-            token: name,
-            pin_file: self.pin_file()?,
-            state: paths.state_of("keyd"),
-            sessions: token.sessions,
-            queue: token.queue,
-            call_timeout_ms: token.call_timeout_ms,
-            generate_timeout_ms: token.generate_timeout_ms,
-            hung_calls: token.hung_calls,
-            unresolved_logins: token.unresolved_logins,
-            reinitialize: token.reinitialize,
-        })
-    }
-}
-
-/// `token = "label"`, `token = { label = "..." }` or `token = { serial = "..." }`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum TokenSetting {
-    /// A label alone.
-    Label(String),
-    /// Label or serial.
-    Named(TokenName),
-}
-
-/// `[keyd.pkcs11]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct TokenSettings {
-    /// The vendor's library.
-    pub module: PathBuf,
-    /// Which token.
-    pub token: TokenSetting,
-    /// Sessions, and so signatures at the same time.
-    pub sessions: usize,
-    /// Requests that may wait for a session.
-    pub queue: usize,
-    /// How long a request may wait, and again how long the token may take, in milliseconds.
-    pub call_timeout_ms: u64,
-    /// How long the token may take to make a key pair, in milliseconds.
-    pub generate_timeout_ms: u64,
-    /// Calls that may hang in the module at once. Each costs a thread, which is replaced up to this bound.
-    pub hung_calls: usize,
-    /// How often in a row a login may end unknown before the PIN counts as refused.
-    pub unresolved_logins: u32,
-    /// Whether the module may be started anew to find a token that came back.
-    pub reinitialize: bool,
-}
-
-impl Default for TokenSettings {
-    fn default() -> Self {
-        Self {
-            module: "/usr/lib/softhsm/libsofthsm2.so".into(),
-            token: TokenSetting::Label("casemate".into()),
-            sessions: 4,
-            queue: 256,
-            call_timeout_ms: 5_000,
-            generate_timeout_ms: 60_000,
-            hung_calls: 8,
-            unresolved_logins: 3,
-            reinitialize: true,
-        }
+    pub fn token_files(&self, paths: &Paths) -> Result<Pkcs11Files, KeydError> {
+        Ok(Pkcs11Files { pin: self.pin_file()?, state: paths.state_of("keyd") })
     }
 }
 
@@ -170,44 +103,18 @@ impl Default for ConnectionSettings {
 
 #[cfg(test)]
 mod tests {
+    use casemate_hsm_pkcs11::TokenName;
+
     use super::*;
 
     #[test]
-    fn a_token_is_named_by_label_or_serial() {
-        let store = |text: &str| {
-            let settings: Settings = toml::from_str(&format!("pin-file = '/p'\n{text}")).unwrap();
-            settings.token_store(&Paths::default()).unwrap()
-        };
-        let label = TokenName::Label("lab".into());
-        assert_eq!(store("pkcs11 = { module = '/m.so', token = 'lab' }").token, label);
-        assert_eq!(store("[pkcs11]\ntoken = { label = 'lab' }").token, label);
-        assert_eq!(store("[pkcs11]\ntoken = { serial = 'ab' }").token, TokenName::Serial("ab".into()));
-        assert_eq!(store("").pin_file, PathBuf::from("/p"));
-    }
-
-    #[test]
-    fn every_setting_of_the_store_can_be_set_and_has_its_default() {
-        let store = |text: &str| {
-            let settings: Settings =
-                toml::from_str(&format!("pin-file = '/p'\n[pkcs11]\nmodule = '/m.so'\n{text}")).unwrap();
-            settings.token_store(&Paths::default()).unwrap()
-        };
-        let state = Paths::default().state_of("keyd");
-        let default = Pkcs11Settings::new("/m.so".into(), TokenName::Label("casemate".into()), "/p".into(), state);
-        assert_eq!(store(""), default);
-        let set = Pkcs11Settings {
-            sessions: 1,
-            queue: 2,
-            call_timeout_ms: 3,
-            generate_timeout_ms: 4,
-            hung_calls: 5,
-            unresolved_logins: 6,
-            reinitialize: false,
-            ..default
-        };
-        let text = "sessions = 1\nqueue = 2\ncall-timeout-ms = 3\ngenerate-timeout-ms = 4\nhung-calls = 5\n\
-                    unresolved-logins = 6\nreinitialize = false";
-        assert_eq!(store(text), set);
+    fn the_tokens_settings_are_those_of_its_crate() {
+        let settings: Settings =
+            toml::from_str("pin-file = '/p'\n[pkcs11]\ntoken = { serial = 'ab' }\nsessions = 7").unwrap();
+        let token = Pkcs11Settings { token: TokenName::Serial("ab".into()), sessions: 7, ..Pkcs11Settings::default() };
+        assert_eq!(settings.pkcs11, token);
+        let files = settings.token_files(&Paths::default()).unwrap();
+        assert_eq!(files, Pkcs11Files { pin: "/p".into(), state: Paths::default().state_of("keyd") });
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use casemate_audit::{AuditSettings, Auditor};
 use casemate_hsm_api::{HsmError, KeyRole, KeyStore};
-use casemate_hsm_pkcs11::{Pkcs11Settings, Pkcs11Store, TokenName};
+use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
 use casemate_keyring::{BrokerState, Client, ClientSettings, Refusal};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, daemon::Daemon, peer::LocalServer};
@@ -63,9 +63,9 @@ fn write_pin(node: &Node, pin: &str) {
 
 fn broker(node: &Node) -> Caller {
     let path = node.dir.path();
-    let settings =
-        Pkcs11Settings::new(MODULE.into(), TokenName::Label("test".into()), path.join("pin"), path.to_owned());
-    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(settings).unwrap());
+    let settings = Pkcs11Settings::new(MODULE, TokenName::Label("test".into()));
+    let files = Pkcs11Files { pin: path.join("pin"), state: path.to_owned() };
+    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(settings, files).unwrap());
     node.untested(store, node.record(), USERS)
 }
 

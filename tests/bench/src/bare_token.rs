@@ -12,7 +12,7 @@ use std::{
 };
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, SignatureScheme};
-use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Settings, Pkcs11Store, TokenName};
+use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
 
 use crate::BenchError;
 
@@ -78,7 +78,8 @@ impl BareToken {
 /// The measuring process: opens the token in `folder`, makes the key at its first call, and prints the rate.
 pub(crate) fn measure(folder: &Path, duration: Duration) -> Result<(), BenchError> {
     let token = TokenName::Label(LABEL.to_owned());
-    let store = Pkcs11Store::open(Pkcs11Settings::new(MODULE.into(), token, folder.join("pin"), folder.join("state")))?;
+    let files = Pkcs11Files { pin: folder.join("pin"), state: folder.join("state") };
+    let store = Pkcs11Store::open(Pkcs11Settings::new(MODULE, token), files)?;
     let rate = sign(&store, duration).map_err(Pkcs11Error::from)?;
     println!("{rate}");
     Ok(())

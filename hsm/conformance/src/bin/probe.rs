@@ -1,11 +1,11 @@
 //! `casemate-hsm-probe SETTINGS.json login` or `... generate ID`: one short-lived process with a token, so that tests can see
-//! what survives between processes, and kill one in the middle. Prints one line: `ok`, or the name of the error.
+//! what survives between processes, and kill one in the middle. The file holds the pair of [`Pkcs11Settings`] and [`Pkcs11Files`]. Prints one line: `ok`, or the name of the error.
 #![forbid(unsafe_code)]
 
 use std::{env, error::Error, fs, process::ExitCode};
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore};
-use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Settings, Pkcs11Store};
+use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Files, Pkcs11Settings, Pkcs11Store};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let [settings, command, rest @ ..] = arguments else { return Err("SETTINGS.json COMMAND".into()) };
-    let settings: Pkcs11Settings = serde_json::from_slice(&fs::read(settings)?)?;
-    let store = Pkcs11Store::open(settings)?;
+    let (settings, files): (Pkcs11Settings, Pkcs11Files) = serde_json::from_slice(&fs::read(settings)?)?;
+    let store = Pkcs11Store::open(settings, files)?;
     match (command.as_str(), rest) {
         ("login", []) => Ok(()),
         ("generate", [id]) => {

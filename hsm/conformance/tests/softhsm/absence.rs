@@ -7,7 +7,7 @@ use std::{
 };
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, SignatureScheme};
-use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Store, TokenName};
+use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
 
 use crate::lab::{Lab, in_lab, init_token};
 
@@ -28,7 +28,7 @@ fn put_back(lab: &Lab) {
 #[test]
 fn a_pulled_token_is_absent_and_never_empty() {
     in_lab("absence::a_pulled_token_is_absent_and_never_empty", |lab| {
-        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         store.generate(ID, "k", SPEC).unwrap();
         store.sign(ID, SCHEME, b"m").unwrap();
         pull(lab);
@@ -60,7 +60,7 @@ fn a_pulled_token_is_absent_and_never_empty() {
 #[test]
 fn a_token_that_is_back_is_not_taken_for_one_with_half_a_key() {
     in_lab("absence::a_token_that_is_back_is_not_taken_for_one_with_half_a_key", |lab| {
-        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         store.generate(ID, "k", SPEC).unwrap();
         pull(lab);
         let away = store.inspect(ID, Some(SPEC));
@@ -79,7 +79,7 @@ fn a_token_that_is_back_is_not_taken_for_one_with_half_a_key() {
 fn a_token_that_comes_late_is_absent_until_it_is_there() {
     in_lab("absence::a_token_that_comes_late_is_absent_until_it_is_there", |lab| {
         pull(lab);
-        let store = Pkcs11Store::prepare(lab.settings()).unwrap();
+        let store = Pkcs11Store::prepare(lab.settings(), lab.files()).unwrap();
         assert!(matches!(store.token(), Err(HsmError::TokenAbsent { .. })), "nobody looked for it");
         for _ in 0..2 {
             assert!(matches!(store.reconnect(), Err(HsmError::TokenAbsent { .. })));
@@ -95,13 +95,11 @@ fn a_token_that_comes_late_is_absent_until_it_is_there() {
 fn what_waiting_does_not_help_is_told_at_once() {
     in_lab("absence::what_waiting_does_not_help_is_told_at_once", |lab| {
         pull(lab);
-        let mut settings = lab.settings();
-        settings.pin_file = lab.folder.join("no-pin");
-        let unreadable = Pkcs11Store::prepare(settings.clone()).map(|_| ());
+        let no_pin = Pkcs11Files { pin: lab.folder.join("no-pin"), ..lab.files() };
+        let unreadable = Pkcs11Store::prepare(lab.settings(), no_pin).map(|_| ());
         assert!(matches!(unreadable, Err(Pkcs11Error::PinUnreadable { .. })), "{unreadable:?}");
-        settings.module = "/dev/null".into();
-        settings.pin_file = lab.settings().pin_file;
-        let no_module = Pkcs11Store::prepare(settings).map(|_| ());
+        let settings = Pkcs11Settings { module: "/dev/null".into(), ..lab.settings() };
+        let no_module = Pkcs11Store::prepare(settings, lab.files()).map(|_| ());
         assert!(matches!(no_module, Err(Pkcs11Error::Module { .. })), "{no_module:?}");
     });
 }
@@ -111,7 +109,7 @@ struct Hang(PathBuf);
 
 impl Hang {
     fn new(lab: &Lab) -> Self {
-        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         let serial = store.token().unwrap().serial;
         drop(store);
         let path = lab.folder.join("state").join(format!("pin-refused-{serial}"));
@@ -146,7 +144,7 @@ fn a_token_that_hangs_at_its_first_login_is_connected_by_the_same_store_later() 
         let hang = Hang::new(lab);
         let mut settings = lab.settings();
         settings.call_timeout_ms = PATIENCE_MS;
-        let store = Pkcs11Store::prepare(settings).unwrap();
+        let store = Pkcs11Store::prepare(settings, lab.files()).unwrap();
         for _ in 0..2 {
             let slow = store.reconnect();
             assert!(matches!(slow, Err(HsmError::Timeout { .. })), "{slow:?}");
@@ -163,13 +161,13 @@ fn a_store_that_was_given_up_while_a_call_hung_leaves_the_module_to_the_next() {
         let hang = Hang::new(lab);
         let mut settings = lab.settings();
         settings.call_timeout_ms = PATIENCE_MS;
-        let slow = Pkcs11Store::open(settings.clone()).map(|_| ());
+        let slow = Pkcs11Store::open(settings.clone(), lab.files()).map(|_| ());
         assert!(matches!(slow, Err(Pkcs11Error::Hsm(HsmError::Timeout { .. }))), "{slow:?}");
-        let meanwhile = Pkcs11Store::open(settings.clone()).map(|_| ());
+        let meanwhile = Pkcs11Store::open(settings.clone(), lab.files()).map(|_| ());
         assert!(matches!(meanwhile, Err(Pkcs11Error::AlreadyOpen { .. })), "{meanwhile:?}");
         hang.end();
-        let store = in_time(|| Pkcs11Store::open(settings.clone()));
-        let second = Pkcs11Store::open(settings.clone()).map(|_| ());
+        let store = in_time(|| Pkcs11Store::open(settings.clone(), lab.files()));
+        let second = Pkcs11Store::open(settings.clone(), lab.files()).map(|_| ());
         assert!(matches!(second, Err(Pkcs11Error::AlreadyOpen { .. })), "one at a time all the same: {second:?}");
         assert!(store.keys().unwrap().is_empty());
     });
@@ -179,7 +177,7 @@ fn a_store_that_was_given_up_while_a_call_hung_leaves_the_module_to_the_next() {
 fn a_label_on_two_tokens_names_neither_and_a_serial_names_one() {
     in_lab("absence::a_label_on_two_tokens_names_neither_and_a_serial_names_one", |lab| {
         init_token(lab, crate::lab::LABEL);
-        let opened = Pkcs11Store::open(lab.settings()).map(|_| ());
+        let opened = Pkcs11Store::open(lab.settings(), lab.files()).map(|_| ());
         assert!(matches!(opened, Err(Pkcs11Error::Hsm(HsmError::Device { .. }))), "{opened:?}");
         let folder = crate::lab::token_folder(&lab.tokens());
         let name = folder.file_name().unwrap().to_str().unwrap().replace('-', "");
@@ -187,6 +185,6 @@ fn a_label_on_two_tokens_names_neither_and_a_serial_names_one() {
         let serial = name[name.len() - 16..].to_owned();
         let mut settings = lab.settings();
         settings.token = TokenName::Serial(serial.clone());
-        assert_eq!(Pkcs11Store::open(settings).unwrap().token().unwrap().serial, serial);
+        assert_eq!(Pkcs11Store::open(settings, lab.files()).unwrap().token().unwrap().serial, serial);
     });
 }

@@ -48,7 +48,7 @@ fn a_generation_killed_anywhere_ends_with_one_key() {
         let left = lab.as_user(&["--list-objects"]).unwrap();
         let count = |kind: &str| left.matches(kind).count();
         println!("left: {} private, {} public", count("Private Key Object"), count("Public Key Object"));
-        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         for id in &ids {
             let (found, finished) = finish(&store, *id);
             let found = match found {
@@ -73,13 +73,13 @@ fn a_generation_killed_anywhere_ends_with_one_key() {
 fn a_key_that_loses_a_half_is_no_key_to_who_looks_again() {
     in_lab("generation::a_key_that_loses_a_half_is_no_key_to_who_looks_again", |lab| {
         let id = KeyId([0x11; 16]);
-        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         store.generate(id, "k", SPEC).unwrap();
         lab.as_user(&["--delete-object", "--type", "pubkey", "--id", &id.to_string()]).unwrap();
         assert_eq!(store.inspect(id, Some(SPEC)).unwrap(), KeyState::Half);
         assert!(store.keys().unwrap().is_empty());
         drop(store);
-        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         let signed = store.sign(id, SignatureScheme::EcdsaP256Sha256, b"m");
         assert!(matches!(signed, Err(HsmError::KeyMissing { .. })), "{signed:?}");
     });

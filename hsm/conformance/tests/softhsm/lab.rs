@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use casemate_hsm_pkcs11::{Pkcs11Settings, TokenName};
+use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, TokenName};
 
 pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 pub(crate) const LABEL: &str = "conformance";
@@ -22,7 +22,11 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn settings(&self) -> Pkcs11Settings {
         let token = TokenName::Label(LABEL.to_owned());
-        Pkcs11Settings::new(MODULE.into(), token, self.folder.join("pin"), self.folder.join("state"))
+        Pkcs11Settings::new(MODULE, token)
+    }
+
+    pub(crate) fn files(&self) -> Pkcs11Files {
+        Pkcs11Files { pin: self.folder.join("pin"), state: self.folder.join("state") }
     }
 
     pub(crate) fn tokens(&self) -> PathBuf {
@@ -64,7 +68,7 @@ impl Lab {
 
     pub(crate) fn probe_command(&self, settings: &Pkcs11Settings, arguments: &[&str]) -> Command {
         let path = self.folder.join("settings.json");
-        fs::write(&path, serde_json::to_vec(settings).unwrap()).unwrap();
+        fs::write(&path, serde_json::to_vec(&(settings, self.files())).unwrap()).unwrap();
         let mut command = self.command(env!("CARGO_BIN_EXE_casemate-hsm-probe"));
         command.arg(path).args(arguments);
         command

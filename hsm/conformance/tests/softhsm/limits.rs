@@ -20,11 +20,11 @@ fn a_call_that_hangs_costs_a_thread_and_no_caller() {
         settings.sessions = 1;
         settings.hung_calls = 1;
         settings.call_timeout_ms = 2_000;
-        let store = Pkcs11Store::open(settings.clone()).unwrap();
+        let store = Pkcs11Store::open(settings.clone(), lab.files()).unwrap();
         store.generate(KeyId([1; 16]), "k", SPEC).unwrap();
         drop(store);
         settings.generate_timeout_ms = 1;
-        let store = Pkcs11Store::open(settings).unwrap();
+        let store = Pkcs11Store::open(settings, lab.files()).unwrap();
         let slow = KeyId([2; 16]);
         let begin = Instant::now();
         let made = store.generate(slow, "slow", SLOW);
@@ -49,13 +49,13 @@ fn beyond_the_bound_of_hung_calls_the_token_is_busy_until_one_returns() {
         let mut settings = lab.settings();
         settings.sessions = 1;
         settings.hung_calls = 0;
-        let store = Pkcs11Store::open(settings.clone()).unwrap();
+        let store = Pkcs11Store::open(settings.clone(), lab.files()).unwrap();
         store.generate(KeyId([1; 16]), "k", SPEC).unwrap();
         drop(store);
         settings.generate_timeout_ms = 1;
         // A login needs 250 ms; a generation mostly more than this, and a quick one is tried again.
         settings.call_timeout_ms = 500;
-        let store = Pkcs11Store::open(settings).unwrap();
+        let store = Pkcs11Store::open(settings, lab.files()).unwrap();
         assert!((2..8).any(|number| calls_refused_while_generating(&store, KeyId([number; 16])) > 0));
     });
 }
@@ -82,7 +82,7 @@ fn a_full_queue_is_refused_at_once() {
         let mut settings = lab.settings();
         settings.sessions = 1;
         settings.queue = 1;
-        let store = Pkcs11Store::open(settings).unwrap();
+        let store = Pkcs11Store::open(settings, lab.files()).unwrap();
         let id = KeyId([1; 16]);
         store.generate(id, "k", SPEC).unwrap();
         thread::scope(|scope| {

@@ -45,7 +45,7 @@ fn a_wrong_pin_is_not_tried_twice_across_processes() {
 fn a_wrong_pin_is_not_tried_twice_within_a_process() {
     in_lab("pin::a_wrong_pin_is_not_tried_twice_within_a_process", |lab| {
         lab.write_pin("000000");
-        let open = || Pkcs11Store::open(lab.settings()).map(|_| ());
+        let open = || Pkcs11Store::open(lab.settings(), lab.files()).map(|_| ());
         assert!(matches!(open(), Err(Pkcs11Error::Hsm(HsmError::PinIncorrect { .. }))));
         assert!(matches!(open(), Err(Pkcs11Error::Hsm(HsmError::PinRefusedBefore { .. }))));
         lab.write_pin(PIN);
@@ -81,9 +81,8 @@ fn a_token_with_one_try_left_or_none_is_not_tried() {
 fn without_a_place_for_the_record_no_pin_is_tried() {
     in_lab("pin::without_a_place_for_the_record_no_pin_is_tried", |lab| {
         lab.write_pin("000000");
-        let mut settings = lab.settings();
-        settings.state = lab.folder.join("nowhere");
-        assert_eq!(lab.probe(&settings, &["login"]), "RefusalRecord");
+        fs::remove_dir(lab.files().state).unwrap();
+        assert_eq!(lab.probe(&lab.settings(), &["login"]), "RefusalRecord");
         assert!(!flags(lab).contains("count low"), "{}", flags(lab));
     });
 }

@@ -38,7 +38,7 @@ impl Rig for SoftHsm<'_> {
 #[test]
 fn softhsm_conforms() {
     in_lab("suite::softhsm_conforms", |lab| {
-        let rig = SoftHsm { lab, store: Pkcs11Store::open(lab.settings()).unwrap() };
+        let rig = SoftHsm { lab, store: Pkcs11Store::open(lab.settings(), lab.files()).unwrap() };
         let report = run(&rig, &Extent::default());
         println!("{report}");
         assert!(report.passed(), "{report}");
@@ -52,7 +52,7 @@ fn a_key_that_a_stranger_made_extractable_is_refused() {
         let make = ["--keypairgen", "--key-type", "EC:prime256v1", "--extractable", "--id"];
         let make = |id: KeyId| lab.as_user(&[&make[..], &[&id.to_string()]].concat()).unwrap();
         make(id);
-        let store = Pkcs11Store::open(lab.settings()).unwrap();
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         let spec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
         let inspected = store.inspect(id, Some(spec));
         assert!(matches!(inspected, Err(HsmError::KeyNotAsSpecified { .. })), "{inspected:?}");
@@ -69,14 +69,14 @@ fn one_store_a_process_and_the_next_after_it() {
     in_lab("suite::one_store_a_process_and_the_next_after_it", |lab| {
         let spec = KeySpec { algorithm: KeyAlgorithm::Rsa2048, backup: Backup::None };
         let id = KeyId([3; 16]);
-        let first = Pkcs11Store::open(lab.settings()).unwrap();
+        let first = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         first.generate(id, "k", spec).unwrap();
-        let second = Pkcs11Store::open(lab.settings()).map(|_| ());
+        let second = Pkcs11Store::open(lab.settings(), lab.files()).map(|_| ());
         assert!(matches!(second, Err(Pkcs11Error::AlreadyOpen { .. })), "{second:?}");
         let info = first.token().unwrap();
         assert_eq!(info.sessions, 2, "the one that signed, and the one that holds the login");
         drop(first);
-        let third = Pkcs11Store::open(lab.settings()).unwrap();
+        let third = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
         third.sign(id, SignatureScheme::RsaPkcs1Sha256, b"m").unwrap();
         let rate = third.raw_rate(id, SignatureScheme::RsaPkcs1Sha256, Duration::from_millis(300)).unwrap();
         println!("RSA-2048 in one session: {:.0} signatures a second", rate.per_second());
