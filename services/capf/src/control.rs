@@ -173,12 +173,12 @@ async fn add(
     key: KeyAlgorithm,
     peer: Peer,
 ) -> Result<Response, RecordsError> {
-    let (string, hours) = match authentication {
-        Authentication::String(string) => (Some(string), settings.authentication_string_hours),
+    let (string, seconds) = match authentication {
+        Authentication::String(string) => (Some(string), settings.authentication_string_s),
         // A null string for ever would be a door that nobody closes.
-        Authentication::NullString => (None, settings.null_string_hours),
+        Authentication::NullString => (None, settings.null_string_s),
     };
-    let lifetime = (hours > 0).then(|| Duration::from_secs(u64::from(hours) * 3600));
+    let lifetime = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
     let new = NewOperation { device, string, key, lifetime };
     let operation = enrolment.records().add(new, peer.uid, OffsetDateTime::now_utc()).await?;
     Ok(Response::Added { operation })

@@ -27,10 +27,10 @@ pub struct CapfSettings {
     pub signatures: usize,
     /// Validity of an LSC in days.
     pub validity_days: Validity,
-    /// Hours after which a null-string operation expires: whoever names the device gets a certificate until then.
-    pub null_string_hours: u32,
-    /// Hours after which an authentication-string operation expires; 0 for never.
-    pub authentication_string_hours: u32,
+    /// Seconds after which a null-string operation expires: whoever names the device gets a certificate until then.
+    pub null_string_s: u32,
+    /// Seconds after which an authentication-string operation expires; 0 for never.
+    pub authentication_string_s: u32,
     /// How often published certificates are looked at, in milliseconds.
     pub watch_ms: u64,
     /// How often expired operations are ended, in milliseconds. An expired one is refused before that too.
@@ -53,8 +53,8 @@ impl Default for CapfSettings {
             control: ControlSettings::default(),
             signatures: 16,
             validity_days: Validity(5 * 365),
-            null_string_hours: 24,
-            authentication_string_hours: 0,
+            null_string_s: 24 * 3600,
+            authentication_string_s: 0,
             watch_ms: 250,
             expiry_ms: 10_000,
             outbox_ms: 250,
@@ -69,7 +69,7 @@ impl CapfSettings {
         let Self { limits, session, store, keyring, .. } = self;
         let zeros = [
             ("signatures", self.signatures == 0),
-            ("null-string-hours", self.null_string_hours == 0),
+            ("null-string-s", self.null_string_s == 0),
             ("watch-ms", self.watch_ms == 0),
             ("expiry-ms", self.expiry_ms == 0),
             ("outbox-ms", self.outbox_ms == 0),
@@ -185,14 +185,14 @@ mod tests {
         assert_eq!((settings.port, settings.session.failures, settings.session.certificates), (23804, 3, 4));
         assert!(toml::from_str::<CapfSettings>("[session]\nfailurs = 3").is_err());
         assert!(toml::from_str::<CapfSettings>("").is_ok(), "the defaults can be served with");
-        assert!(toml::from_str::<CapfSettings>("authentication-string-hours = 0").is_ok(), "0 is never here");
+        assert!(toml::from_str::<CapfSettings>("authentication-string-s = 0").is_ok(), "0 is never here");
     }
 
     #[test]
     fn a_zero_that_serves_nobody_is_refused_by_name() {
         for key in [
             "signatures",
-            "null-string-hours",
+            "null-string-s",
             "watch-ms",
             "limits.handshakes",
             "session.step-ms",

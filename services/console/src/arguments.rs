@@ -64,7 +64,7 @@ pub(crate) struct AddPhone {
     // Not parsed here: the text of a wrong one must not come back in an error.
     #[arg(long, value_name = "DIGITS")]
     pub(crate) string: Option<String>,
-    /// Ask the phone for no proof; the operation expires (setting null-string-hours of [capf])
+    /// Ask the phone for no proof; the operation expires (setting null-string-s of [capf], a day by default)
     #[arg(long)]
     pub(crate) null_string: bool,
     /// Key that the phone is to make

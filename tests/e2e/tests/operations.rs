@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use casemate_harness::{Lab, LabSettings};
@@ -35,7 +35,7 @@ fn a_phone_that_is_added_again_has_the_new_operation_alone() {
     let pending = phones(&lab)[PHONE].clone();
     assert_eq!((&pending["operation"], &pending["mode"]), (&"pending".into(), &"null-string".into()));
     assert_eq!(pending["serial"], delivered["serial"]);
-    lab.wait_for("the phone to be sent to CAPF again", std::time::Duration::from_secs(10), || {
+    lab.wait_for("the phone to be sent to CAPF again", Duration::from_secs(10), || {
         phone.play(&["--key", "p-384"]).is_ok() && phones(&lab)[PHONE]["operation"] == "delivered"
     })
     .unwrap();
@@ -50,7 +50,7 @@ fn a_phone_that_is_added_again_has_the_new_operation_alone() {
 
 #[test]
 fn the_list_of_phones_tells_where_each_stands() {
-    let extra = vec![("capf", "null-string-hours = 2\nsession = { failures = 2 }".to_owned())];
+    let extra = vec![("capf", "null-string-s = 7200\nsession = { failures = 2 }".to_owned())];
     let lab = Lab::start(LabSettings { extra, ..LabSettings::for_test("operations-states") }).unwrap();
     let [pending, delivered, locked] = ["SEP00000000D001", "SEP00000000D002", "SEP00000000D003"];
     lab.add_phone(pending, &["--null-string", "--key", "p-521"]).unwrap();
@@ -70,7 +70,7 @@ fn the_list_of_phones_tells_where_each_stands() {
     assert_eq!(keys, ["p-521", "p-256", "p-256"]);
     assert_eq!([pending, delivered, locked].map(|name| field(name, "serial").is_string()), [false, true, false]);
 
-    // A null string ends after the hours of the setting; a string does not end by itself.
+    // A null string ends after the seconds of the setting; a string does not end by itself.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let left = field(pending, "expires").as_u64().unwrap() - now;
     assert!((7100..=7200).contains(&left), "{left} s");
@@ -102,4 +102,42 @@ fn what_is_no_phone_and_what_is_no_string_is_refused_and_changes_nothing() {
     }
     assert!(phones(&lab).is_empty());
     assert!(lab.audited("DeviceAdded").unwrap().is_empty());
+}
+
+#[test]
+fn a_null_string_is_refused_when_its_time_is_over_and_the_device_stays() {
+    // The housekeeper looks once at capf's start and then not for an hour.
+    let extra = vec![("capf", "null-string-s = 1\nexpiry-ms = 3600000".to_owned())];
+    let lab = Lab::start(LabSettings { extra, ..LabSettings::for_test("operations-expired") }).unwrap();
+    lab.add_phone(PHONE, &["--null-string", "--key", "p-256"]).unwrap();
+    let expires = phones(&lab)[PHONE]["expires"].as_u64().unwrap();
+    let over = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() >= expires;
+    lab.wait_for("the end of the window", Duration::from_secs(5), over).unwrap();
+
+    // Its configuration still sends the phone to CAPF, which refuses without anybody having ended the operation.
+    let refused = lab.phone(PHONE).play(&["--key", "p-256"]).unwrap_err().to_string();
+    assert!(refused.contains("reason 7"), "{refused}");
+    let told = lab.wait_for_events("EnrolmentRefused", 1).unwrap();
+    assert_eq!(told[0]["CASEMATE_DEVICE"], PHONE);
+    assert!(told[0]["CASEMATE_REASON"].as_str().unwrap().contains("has expired"), "{told:?}");
+    assert!(lab.audited("OperationExpired").unwrap().is_empty(), "the housekeeper came too early for this test");
+
+    // Ended on record, once; the device stays, and its new configuration asks for nothing.
+    lab.stop_daemon("capf").unwrap();
+    lab.start_daemon("capf").unwrap();
+    let ended = lab.wait_for_events("OperationExpired", 1).unwrap();
+    assert_eq!((ended.len(), &ended[0]["CASEMATE_DEVICE"]), (1, &PHONE.into()));
+    let expired = phones(&lab)[PHONE].clone();
+    assert_eq!((&expired["operation"], &expired["serial"]), (&"expired".into(), &Value::Null));
+    lab.wait_for("a configuration without an operation", Duration::from_secs(10), || {
+        lab.phone(PHONE).play(&[]).is_ok_and(|told| told.contains("none is wanted"))
+    })
+    .unwrap();
+    assert!(lab.audited("CertificateIssued").unwrap().is_empty());
+
+    // The cure that the refusal names.
+    lab.add_phone(PHONE, &["--string", "4711", "--key", "p-256"]).unwrap();
+    lab.wait_for("the phone to enrol", Duration::from_secs(10), || lab.phone(PHONE).play(&["--string", "4711"]).is_ok())
+        .unwrap();
+    assert_eq!(phones(&lab)[PHONE]["operation"], "delivered");
 }
