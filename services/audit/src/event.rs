@@ -420,6 +420,17 @@ registry! {
         /// Suppressed.
         suppressed: u64,
     }
+    /// Anybody on the network can cause the event: more of it came than is listed, and was counted.
+    EventsNotListed = "a59594065a614ccca1ff6a2616bb3d7e", Notice, "{service}: {suppressed} more of {event} not listed ({limit})" => {
+        /// Service.
+        service: String,
+        /// Event.
+        event: String,
+        /// Limit.
+        limit: String,
+        /// Suppressed.
+        suppressed: u64,
+    }
     /// A peer was silent for too long.
     ConnectionTimedOut = "4165e19ca5c14e6ab663353fb0f3386d", Info, "{peer} was silent on {service}: {step}" => {
         /// Service.

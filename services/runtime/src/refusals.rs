@@ -17,6 +17,9 @@ struct Window {
     left_out: u64,
 }
 
+/// The event that says how many of a service's refusals were left out.
+pub type Summary = fn(service: &str, suppressed: u64) -> Event;
+
 /// Records the refusals of one service: at most a number of them in a window of time. How many were left out is recorded with
 /// the first refusal after the window, or when the service ends.
 ///
@@ -25,6 +28,7 @@ pub struct Refusals {
     service: String,
     per_window: u32,
     length: Duration,
+    summary: Summary,
     auditor: Arc<Auditor>,
     window: Mutex<Window>,
 }
@@ -38,10 +42,23 @@ impl Refusals {
         window: Duration,
         auditor: Arc<Auditor>,
     ) -> Arc<Self> {
+        Self::summed_by(turned_away, service, per_window, window, auditor)
+    }
+
+    /// As [`Refusals::new`], for other events than refusals: `summary` says how many were left out.
+    #[must_use]
+    pub fn summed_by(
+        summary: Summary,
+        service: impl Into<String>,
+        per_window: NonZeroU32,
+        window: Duration,
+        auditor: Arc<Auditor>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             service: service.into(),
             per_window: per_window.get(),
             length: window,
+            summary,
             auditor,
             window: Mutex::new(Window { began: Instant::now(), recorded: 0, left_out: 0 }),
         })
@@ -90,17 +107,21 @@ impl Refusals {
 
     fn record_left_out(&self, suppressed: u64) {
         if suppressed > 0 {
-            self.auditor.record(&Event::ConnectionRefused {
-                service: self.service.clone(),
-                peer: "several peers".into(),
-                limit: "audited-refusals".into(),
-                suppressed,
-            });
+            self.auditor.record(&(self.summary)(&self.service, suppressed));
         }
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn turned_away(service: &str, suppressed: u64) -> Event {
+    Event::ConnectionRefused {
+        service: service.to_owned(),
+        peer: "several peers".into(),
+        limit: "audited-refusals".into(),
+        suppressed,
     }
 }
 

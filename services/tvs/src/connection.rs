@@ -6,8 +6,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
-use casemate_audit::{Auditor, Event};
 use casemate_runtime::refusals::Refusals;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -16,9 +14,10 @@ use tokio::{
 };
 
 use crate::{
+    answers::Answers,
     session::{Action, Session},
     settings::Settings,
-    trust::{TrustStore, Verdict},
+    trust::TrustStore,
 };
 
 /// Bytes that are read at once: a question with an RSA-2048 certificate fits.
@@ -29,7 +28,7 @@ pub struct Service {
     /// The trust store of this moment.
     pub trust: watch::Receiver<Arc<TrustStore>>,
     /// Where answers are recorded.
-    pub auditor: Arc<Auditor>,
+    pub answers: Answers,
     /// Where refusals are recorded.
     pub refusals: Arc<Refusals>,
     /// Limits.
@@ -108,18 +107,7 @@ impl Service {
     fn audited(&self, action: Action, peer: &str) -> Result<Vec<u8>, End> {
         match action {
             Action::Answer { request, verdict, bytes } => {
-                let roles = match &verdict {
-                    Verdict::Valid { roles, .. } => roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-                    Verdict::Unknown => "none, not in the trust store".into(),
-                    Verdict::OutOfDate => "none, out of its validity".into(),
-                };
-                self.auditor.record(&Event::CertificateVerified {
-                    device: request.device,
-                    peer: peer.into(),
-                    fingerprint: hex::encode(digest(&SHA256, &request.certificate)),
-                    valid: matches!(verdict, Verdict::Valid { .. }),
-                    roles,
-                });
+                self.answers.record(request, &verdict, peer);
                 Ok(bytes)
             }
             Action::Decline { refusal, bytes } => {

@@ -5,6 +5,7 @@
 //! byte: TVS verifies no chain (guide 2427-2433).
 #![forbid(unsafe_code)]
 
+pub mod answers;
 pub mod codec;
 pub mod connection;
 pub mod identities;

@@ -15,7 +15,9 @@ use casemate_runtime::{
     listener::{self, Gate},
     refusals::{Refusals, WINDOW},
 };
-use casemate_tvs::{connection::Service, identities::Identities, settings::Settings, trust::TrustStore};
+use casemate_tvs::{
+    answers::Answers, connection::Service, identities::Identities, settings::Settings, trust::TrustStore,
+};
 use tokio::sync::watch;
 
 /// Threads that look at files, beside those that wait for handshakes.
@@ -41,7 +43,8 @@ async fn serve(daemon: Daemon<Settings>) -> Result<(), Failure> {
     let mut identities = Identities::new(&folder);
     let (publish, trust) = watch::channel(Arc::new(identities.refresh().unwrap_or_default()));
     let refusals = Refusals::new("tvs", settings.audited_refusals, WINDOW, Arc::clone(&auditor));
-    let service = Arc::new(Service { trust, auditor: Arc::clone(&auditor), refusals, settings });
+    let answers = Answers::new(settings.audited_answers, WINDOW, &auditor);
+    let service = Arc::new(Service { trust, answers, refusals, settings });
 
     let listener = listener::bind(&passed, (config.node.address, settings.port).into()).await?;
     daemon::ready();

@@ -28,6 +28,9 @@ pub struct Settings {
     pub message_ms: u64,
     /// Refusals that are audited in ten seconds.
     pub audited_refusals: NonZeroU32,
+    /// Answers that are audited in ten seconds, of those that a certificate is valid and of those that it is not; the others are
+    /// counted.
+    pub audited_answers: NonZeroU32,
     /// Connections.
     pub connections: Limits,
     /// The key broker, for handshakes.
@@ -45,6 +48,7 @@ impl Default for Settings {
             idle_ms: 30_000,
             message_ms: 10_000,
             audited_refusals: NonZeroU32::new(100).expect("100 is not zero"),
+            audited_answers: NonZeroU32::new(100).expect("100 is not zero"),
             connections: Limits::default(),
             keyring: ClientSettings::default(),
         }
@@ -67,7 +71,9 @@ mod tests {
     fn the_port_is_the_phones_and_unknown_keys_are_refused() {
         assert_eq!(toml::from_str::<Settings>("").unwrap().port, 2445);
         assert_eq!(toml::from_str::<Settings>("ttl-seconds = 5").unwrap().session().ttl, 5);
-        for bad in ["ttl = 5", "poll-ms = 0", "audited-refusals = 0", "[connections]\nhandshake = 1"] {
+        for bad in
+            ["ttl = 5", "poll-ms = 0", "audited-refusals = 0", "audited-answers = 0", "[connections]\nhandshake = 1"]
+        {
             assert!(toml::from_str::<Settings>(bad).is_err(), "{bad}");
         }
     }

@@ -13,6 +13,7 @@ use casemate_runtime::{
     refusals::{Refusals, WINDOW},
 };
 use casemate_tvs::{
+    answers::Answers,
     codec::{Message, decode},
     connection::Service,
     request::VerifyRequest,
@@ -36,7 +37,7 @@ use tokio_rustls::TlsConnector;
 const DEVICE: &str = "CP-8841-SEP001122334455";
 
 struct Lab {
-    _folder: TempDir,
+    folder: TempDir,
     journal: PathBuf,
     store: watch::Sender<Arc<TrustStore>>,
     service: Arc<Service>,
@@ -56,8 +57,9 @@ impl Lab {
         let auditor = Arc::new(Auditor::open("casemate-tvs", &audit).unwrap());
         let (sender, trust) = watch::channel(store(b"callmanager"));
         let refusals = Refusals::new("tvs", settings.audited_refusals, WINDOW, Arc::clone(&auditor));
-        let service = Arc::new(Service { trust, auditor: Arc::clone(&auditor), refusals, settings });
-        Self { _folder: folder, journal, store: sender, service, auditor }
+        let answers = Answers::new(settings.audited_answers, WINDOW, &auditor);
+        let service = Arc::new(Service { trust, answers, refusals, settings });
+        Self { folder, journal, store: sender, service, auditor }
     }
 
     fn connect(&self) -> DuplexStream {
@@ -199,6 +201,44 @@ async fn strangers_leave_a_bounded_trail() {
     phone.write_all(&question(b"callmanager", 1)).await.unwrap();
     assert!(valid(&answer(&mut phone).await));
     assert!(lab.trail().contains("CertificateVerified"), "{}", lab.trail());
+}
+
+#[tokio::test]
+async fn one_client_cannot_fill_the_trail_with_questions_and_hides_nothing() {
+    let lab = Lab::new(Settings { audited_answers: 3.try_into().unwrap(), ..Settings::default() });
+    let mut phone = lab.connect();
+    for number in 0..20 {
+        phone.write_all(&question(b"callmanager", number)).await.unwrap();
+        assert!(valid(&answer(&mut phone).await));
+    }
+    // Answers of the other kind have room of their own.
+    for number in 0..10 {
+        phone.write_all(&question(b"a stranger's", number)).await.unwrap();
+        assert!(!valid(&answer(&mut phone).await));
+    }
+    drop(phone);
+    let listed = |trail: &str, valid: &str| {
+        let event = |line: &&str| line.contains("\"CertificateVerified\"") && line.contains(valid);
+        trail.lines().filter(event).count()
+    };
+    let (yes, no) = ("\"CASEMATE_VALID\":\"true\"", "\"CASEMATE_VALID\":\"false\"");
+    assert_eq!((listed(&lab.trail(), yes), listed(&lab.trail(), no)), (3, 3), "{}", lab.trail());
+    assert_eq!(lab.trail().lines().count(), 6, "{}", lab.trail());
+    // The rest is counted, at the latest when the service ends.
+    let (journal, _folder) = (lab.journal.clone(), lab.folder);
+    timeout(Duration::from_secs(10), async {
+        while Arc::strong_count(&lab.service) > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    drop(lab.service);
+    let trail = fs::read_to_string(journal).unwrap();
+    for (kind, count) in [("valid", 17), ("not valid", 7)] {
+        let said = format!("tvs: {count} more of CertificateVerified, {kind} not listed (audited-answers)");
+        assert!(trail.contains(&said), "{said}: {trail}");
+    }
 }
 
 #[tokio::test]
