@@ -1,10 +1,10 @@
 //! What the console and ctlprovider ask over `capf.sock` (framed by `casemate_runtime::control`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use casemate_audit::Event;
 use casemate_hsm_api::KeyAlgorithm;
-use casemate_runtime::{config::Config, control::Callers, peer::Peer};
+use casemate_runtime::{config::Config, control::Callers, peer::Peer, refusals::Refusals};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -107,20 +107,22 @@ pub struct DeviceConfig {
     pub sequence: i64,
 }
 
-/// Who may ask what.
-#[derive(Clone, Debug)]
+/// Who may ask what, and where it is recorded that somebody asked more.
+#[derive(Clone)]
 pub(crate) struct Rights {
     operators: Callers,
     readers: Callers,
     any: Callers,
+    refusals: Arc<Refusals>,
 }
 
 impl Rights {
-    pub(crate) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config, refusals: Arc<Refusals>) -> Self {
         Self {
             operators: Callers::root_and(config, &["admin"]),
             readers: Callers::root_and(config, &["ctlprovider"]),
             any: Callers::root_and(config, &["admin", "ctlprovider"]),
+            refusals,
         }
     }
 
@@ -147,7 +149,7 @@ pub(crate) async fn answer(
 ) -> Response {
     if !rights.allow(&request, peer) {
         let reason = "may not ask this of capf".to_owned();
-        enrolment.auditor().record(&Event::CallerRefused { uid: peer.uid, pid: peer.pid, reason: reason.clone() });
+        rights.refusals.record(&Event::CallerRefused { uid: peer.uid, pid: peer.pid, reason: reason.clone() });
         return Response::Refused(reason);
     }
     let records = enrolment.records();
@@ -186,9 +188,8 @@ async fn add(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use casemate_audit::{AuditSettings, Auditor};
+    use casemate_runtime::refusals::WINDOW;
 
     use super::*;
     use crate::{
@@ -215,11 +216,12 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("casemate.toml");
             std::fs::write(&file, "[users]\nadmin = 100\nctlprovider = 200\ntftp = 300\n").unwrap();
-            let rights = Rights::of(&Config::load(&file).unwrap());
             let trail =
                 AuditSettings { journal_socket: dir.path().join("absent"), file: dir.path().join("audit.jsonl") };
             let auditor = Arc::new(Auditor::open("casemate-capf", &trail).unwrap());
             let settings = CapfSettings::default();
+            let refusals = Refusals::new("capf.sock", settings.control.audited_refusals, WINDOW, Arc::clone(&auditor));
+            let rights = Rights::of(&Config::load(&file).unwrap(), refusals);
             let records =
                 Records::open(&dir.path().join("capf.db"), settings.store, Arc::clone(&auditor)).await.unwrap();
             let enrolment =
@@ -261,6 +263,23 @@ mod tests {
         let remaining = phones[0].expires.unwrap() - OffsetDateTime::now_utc().unix_timestamp();
         assert!((23 * 3600..=24 * 3600).contains(&remaining));
         assert!(!desk.trail().contains("12345\""), "no string in the trail");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_may_not_ask_cannot_fill_the_trail_and_is_counted() {
+        let desk = Desk::new().await;
+        let limit = CapfSettings::default().control.audited_refusals.get() as usize;
+        for _ in 0..limit + 50 {
+            let refused = desk.ask(200, Request::ListPhones { after: None, limit: 1 }).await;
+            assert!(matches!(refused, Response::Refused(_)));
+        }
+        let refused = |trail: &str| trail.matches("\"CallerRefused\"").count();
+        assert_eq!(refused(&desk.trail()), limit);
+        let Desk { dir, enrolment: _enrolment, rights } = desk;
+        drop(rights);
+        let trail = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+        assert_eq!(refused(&trail), limit);
+        assert!(trail.contains("audited-refusals (50 more not listed)"), "{trail}");
     }
 
     #[test]

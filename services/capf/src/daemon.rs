@@ -8,6 +8,7 @@ use casemate_runtime::{
     daemon::{Daemon, Failure, block_on, ready},
     listener::{Gate, bind, serve_tls},
     publish::ensure_folder,
+    refusals::{Refusals, WINDOW},
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -71,8 +72,10 @@ async fn run(daemon: Daemon<CapfSettings>) -> Result<(), Failure> {
             .await;
         }
     };
-    let rights = Rights::of(&config);
     let socket = config.paths.socket("capf");
+    let refusals =
+        Refusals::new(socket.display().to_string(), settings.control.audited_refusals, WINDOW, Arc::clone(&auditor));
+    let rights = Rights::of(&config, refusals);
     let operators = {
         let enrolment = Arc::clone(&enrolment);
         serve_control(&passed, &socket, rights.any(), settings.control, auditor, move |request, caller| {

@@ -97,12 +97,6 @@ impl Enrolment {
         &self.records
     }
 
-    /// Its audit trail.
-    #[must_use]
-    pub fn auditor(&self) -> &Auditor {
-        &self.auditor
-    }
-
     /// Has a session with the phone at `peer` over `stream`, until it ends. TLS is the caller's.
     pub async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
         let id = self.sessions.fetch_add(1, Ordering::Relaxed);
