@@ -18,10 +18,16 @@ const STEP: u64 = 64 * 1024;
 
 const JOURNALCTL: &str = "journalctl";
 
+/// journalctl refuses a larger number of lines.
+const MOST_LINES: usize = i32::MAX as usize;
+
+/// Who records events, beside root, under whom the self-test runs.
+const RECORDERS: [&str; 6] = ["keyd", "certmgr", "capf", "ctlprovider", "tftp", "tvs"];
+
 /// `casemate audit tail`: from journald where it is, else from the file.
 pub(crate) fn tail(node: &Node, tail: &Tail, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
     if node.config.audit.journal_socket.exists() {
-        return from_journal(tail, as_json, out);
+        return from_journal(node, tail, as_json, out);
     }
     let path = &node.config.audit.file;
     let unreadable = |source| ConsoleError::File {
@@ -46,15 +52,10 @@ pub(crate) fn tail(node: &Node, tail: &Tail, as_json: bool, out: Out<'_>) -> Res
     }
 }
 
-fn from_journal(tail: &Tail, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
+fn from_journal(node: &Node, tail: &Tail, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
     let cannot = |source| ConsoleError::Program { program: JOURNALCTL.into(), source };
     let mut command = Command::new(JOURNALCTL);
-    command.args(["--output=json", "--no-pager", "--quiet", "--lines", &tail.lines.to_string()]);
-    if tail.follow {
-        command.arg("--follow");
-    }
-    // Matches of one field are alternatives: every event of the registry, and nothing else of the daemons' logs.
-    command.args(REGISTRY.iter().map(|(_, id, _)| format!("MESSAGE_ID={id}")));
+    command.args(journal_arguments(tail, RECORDERS.iter().filter_map(|daemon| node.config.uid_of(daemon).ok())));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
     if let Some(lines) = child.stdout.take() {
         for line in BufReader::new(lines).split(b'\n') {
@@ -63,6 +64,20 @@ fn from_journal(tail: &Tail, as_json: bool, out: Out<'_>) -> Result<(), ConsoleE
     }
     let status = child.wait().map_err(cannot)?;
     if status.success() { Ok(()) } else { Err(ConsoleError::ProgramFailed { program: JOURNALCTL.into(), status }) }
+}
+
+/// Matches of one field are alternatives, those of several must all hold (journalctl(1)): every event of the registry, and
+/// nothing else of the daemons' logs; and only from the users in `uids` and root, for any local user may send journald what
+/// looks like one of our events, but who sent it journald says itself (`_UID`, systemd.journal-fields(7)).
+fn journal_arguments(tail: &Tail, uids: impl Iterator<Item = u32>) -> Vec<String> {
+    let mut arguments: Vec<String> = ["--output=json", "--no-pager"].map(str::to_owned).into();
+    arguments.push(format!("--lines={}", tail.lines.min(MOST_LINES)));
+    if tail.follow {
+        arguments.push("--follow".to_owned());
+    }
+    arguments.extend(REGISTRY.iter().map(|(_, id, _)| format!("MESSAGE_ID={id}")));
+    arguments.extend(uids.chain([0]).map(|uid| format!("_UID={uid}")));
+    arguments
 }
 
 /// The file, standing before the last `count` whole lines.
@@ -93,13 +108,23 @@ fn last_lines(path: &Path, count: usize) -> io::Result<File> {
 
 fn print(line: &[u8], as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
     // A line cut by a crash of its writer is no event.
-    let Ok(event) = serde_json::from_slice::<Value>(line) else { return Ok(()) };
+    let Ok(Value::Object(fields)) = serde_json::from_slice(line) else { return Ok(()) };
+    let event = Value::Object(fields.into_iter().map(|(name, value)| (name, text_of(value))).collect());
     if as_json {
         writeln!(out, "{event}")?;
     } else {
         writeln!(out, "{}", render(&event))?;
     }
     Ok(out.flush()?)
+}
+
+/// The value of a field as text where it is bytes. journalctl prints a field that is not UTF-8, or has control characters in
+/// it, as an array of its bytes (<https://systemd.io/JOURNAL_EXPORT_FORMATS/>, Journal JSON Format): a peer could hide what it
+/// did by a control character in its name.
+fn text_of(value: Value) -> Value {
+    let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
+    let bytes = value.as_array().and_then(|values| values.iter().map(byte).collect::<Option<Vec<u8>>>());
+    bytes.map_or(value, |bytes| String::from_utf8_lossy(&bytes).into_owned().into())
 }
 
 fn render(event: &Value) -> String {
@@ -165,6 +190,46 @@ mod tests {
         assert_eq!(tailed(dir.path(), 5), "");
         std::fs::write(dir.path().join("journal.jsonl"), line(1) + "{\"MESS").unwrap();
         assert_eq!(tailed(dir.path(), 5).lines().count(), 1);
+    }
+
+    /// What journalctl 252 of Debian 12 printed for datagrams that were sent to its journald, without the fields of the machine.
+    #[test]
+    fn what_journalctl_prints_is_read_also_where_a_message_is_bytes() {
+        let fields = "\"_TRANSPORT\":\"journal\",\"PRIORITY\":\"4\",\"SYSLOG_IDENTIFIER\":\"casemate-tftp\",\
+                      \"CASEMATE_TIMESTAMP\":\"1790000000000000\",\"CASEMATE_EVENT\":\"FileRefused\",\
+                      \"__MONOTONIC_TIMESTAMP\":\"12043109456\",\"_UID\":\"0\"";
+        let printed = |message: &str, as_json| {
+            let mut out = Vec::new();
+            print(format!("{{\"MESSAGE\":{message},{fields}}}").as_bytes(), as_json, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        for (message, shown) in [
+            ("\"plain\"", "plain"),
+            ("\"with\\nline\"", "with\\nline"),
+            ("[101,115,99,27,91,50,74]", "esc\\u{1b}[2J"),
+            ("[98,97,100,255]", "bad\u{fffd}"),
+            // Larger than 4096 bytes, which no record of ours is.
+            ("null", "-"),
+        ] {
+            assert_eq!(printed(message, false), format!("2026-09-21T14:13:20.000Z  casemate-tftp          {shown}\n"));
+        }
+        let event: Value = serde_json::from_str(&printed("[101,115,99,27,91,50,74]", true)).unwrap();
+        assert_eq!((&event["MESSAGE"], &event["_UID"]), (&"esc\u{1b}[2J".into(), &"0".into()));
+        let mut out = Vec::new();
+        print(b"-- Boot 023babe35f134675967b32591802f6ce --", false, &mut out).unwrap();
+        assert!(out.is_empty(), "what is no event is not shown");
+    }
+
+    #[test]
+    fn journalctl_is_asked_for_every_event_and_for_events_of_our_users_alone() {
+        let arguments = journal_arguments(&Tail { lines: usize::MAX, follow: true }, [64001, 64004].into_iter());
+        let starting = |start: &str| arguments.iter().filter(|argument| argument.starts_with(start)).count();
+        assert_eq!((starting("MESSAGE_ID="), starting("_UID=")), (REGISTRY.len(), 3));
+        for expected in ["--output=json", "--follow", "--lines=2147483647", "_UID=0", "_UID=64001", "_UID=64004"] {
+            assert!(arguments.iter().any(|argument| argument == expected), "{expected} is not in {arguments:?}");
+        }
+        let arguments = journal_arguments(&Tail { lines: 5, follow: false }, std::iter::empty());
+        assert!(arguments.contains(&"--lines=5".to_owned()) && !arguments.contains(&"--follow".to_owned()));
     }
 
     #[test]
