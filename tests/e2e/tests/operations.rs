@@ -137,7 +137,9 @@ fn a_null_string_is_refused_when_its_time_is_over_and_the_device_stays() {
 
     // The cure that the refusal names.
     lab.add_phone(PHONE, &["--string", "4711", "--key", "p-256"]).unwrap();
-    lab.wait_for("the phone to enrol", Duration::from_secs(10), || lab.phone(PHONE).play(&["--string", "4711"]).is_ok())
-        .unwrap();
+    lab.wait_for("the phone to enrol", Duration::from_secs(10), || {
+        lab.phone(PHONE).play(&["--string", "4711"]).is_ok()
+    })
+    .unwrap();
     assert_eq!(phones(&lab)[PHONE]["operation"], "delivered");
 }
