@@ -101,7 +101,7 @@ impl Broker {
     /// Answers `request` of `peer`.
     pub fn handle(&self, peer: Peer, request: Request) -> Response {
         if !self.knows(peer) {
-            self.audit_stranger(peer);
+            self.auditor.record(&stranger(peer));
             return Response::Refused(Refusal::Policy("this user is none of the daemons".to_owned()));
         }
         let answer = match request {
@@ -113,12 +113,6 @@ impl Broker {
             Request::Sign(request) => self.sign(peer, &request).map(Response::Signature),
         };
         answer.unwrap_or_else(Response::Refused)
-    }
-
-    /// Audits a caller whom nobody knows.
-    pub(crate) fn audit_stranger(&self, peer: Peer) {
-        let reason = "the user is none of the daemons in [users]".to_owned();
-        self.auditor.record(&Event::CallerRefused { uid: peer.uid, pid: peer.pid, reason });
     }
 
     /// Refuses, and audits, what the policy does not grant to any daemon of this user.
@@ -189,6 +183,12 @@ impl Broker {
         self.token.note(error, serving);
         refusal(error)
     }
+}
+
+/// A caller whom nobody knows.
+pub(crate) fn stranger(peer: Peer) -> Event {
+    let reason = "the user is none of the daemons in [users]".to_owned();
+    Event::CallerRefused { uid: peer.uid, pid: peer.pid, reason }
 }
 
 /// The answer where there is no key yet.

@@ -21,9 +21,10 @@ use casemate_runtime::{
     refusals::{Refusals, WINDOW},
 };
 
-use crate::{Broker, ConnectionSettings, KeydError, timed::Timed};
+use crate::{Broker, ConnectionSettings, KeydError, broker::stranger, timed::Timed};
 
-/// A flood of refused connections or broken frames is so many audit events in a window.
+/// A flood of strangers (any user of the machine can connect), refused connections or broken frames is so many audit events in a
+/// window.
 const REFUSALS_AUDITED: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
 
 /// Most requests are read at once into this.
@@ -77,7 +78,7 @@ impl Server {
     fn accept(&self, socket: UnixStream) {
         let Ok(peer) = Peer::of(&socket) else { return };
         if !self.broker.knows(peer) {
-            self.broker.audit_stranger(peer);
+            self.refusals.record(&stranger(peer));
             return;
         }
         let place = match self.place(peer.uid) {

@@ -4,9 +4,11 @@
 mod rig;
 
 use std::{
+    fs,
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     thread,
     time::Duration,
@@ -61,6 +63,30 @@ fn many_threads_have_handshakes_signed_and_refusals_come_back_as_they_are() {
     assert!(matches!(refused, Err(KeyringError::Refused(Refusal::Policy(_)))));
     assert_eq!(client.status().unwrap().state, BrokerState::Serving);
     assert_eq!(node.audited("KeyUsed"), 160);
+}
+
+/// Any user of the machine can connect; none can fill the disk of the audit trail.
+#[test]
+fn a_flood_of_strangers_is_a_few_events() {
+    const CONNECT: &str = "use IO::Socket::UNIX; for (1 .. 100) {
+        my $socket = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die qq(connect: $!);
+        die 'answered' if defined readline $socket;
+    }";
+    let node = Node::new();
+    let broker = node.untested(node.store(), node.record(), "certmgr = 1001\n");
+    let path = node.dir.path().join("keyd.sock");
+    let server = Server::bind(&Passed::testing(), broker.0, &path, ConnectionSettings::default()).unwrap();
+    thread::spawn(move || server.run());
+    let mut stranger = Command::new("perl");
+    stranger.args(["-e", CONNECT]).arg(&path);
+    // Root is no stranger.
+    if nix::unistd::geteuid().is_root() {
+        fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        stranger.uid(4242).gid(4242);
+    }
+    let output = stranger.output().expect("the package perl is missing");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(node.audited("CallerRefused"), 10);
 }
 
 /// Whether the broker hung up within a second.
