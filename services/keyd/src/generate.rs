@@ -96,12 +96,15 @@ impl Broker {
                 )));
             }
             KeyState::Half => {
-                store.remove_half(key.id).map_err(|error| self.failed(&error, serving))?;
-                self.auditor.record(&Event::KeyHalfRemoved {
+                let event = Event::KeyHalfRemoved {
                     role: key.role.to_string(),
                     token: key.token.clone(),
                     key_id: key.id.to_string(),
-                });
+                };
+                // Told before, as a signature is: nothing goes from the token of which nobody knows.
+                self.on_disk(&event).map_err(own_failure)?;
+                store.remove_half(key.id).map_err(|error| self.failed(&error, serving))?;
+                self.auditor.record(&event);
             }
             KeyState::Absent => {}
         }

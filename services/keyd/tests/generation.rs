@@ -201,6 +201,27 @@ impl Sink for Full {
     }
 }
 
+#[test]
+fn half_a_key_is_not_removed_before_that_is_on_record() {
+    let node = Node::new();
+    let full = Arc::new(AtomicBool::new(true));
+    let broker = || {
+        let broker = node.untested(node.store(), Full(node.record(), Arc::clone(&full)), "certmgr = 1001\n");
+        broker.0.attempt().unwrap();
+        broker
+    };
+    node.token.interrupt_generation(Half::Private);
+    assert!(broker().generate(CERTMGR, ROLE).is_err());
+    let broker = broker();
+    let Err(Refusal::Failed(reason)) = broker.generate(CERTMGR, ROLE) else { panic!("removed and not told") };
+    assert!(reason.contains("disk full"), "{reason}");
+    assert_eq!((node.token.objects(), node.audited("KeyHalfRemoved")), (1, 0));
+    full.store(false, Ordering::SeqCst);
+    assert!(broker.generate(CERTMGR, ROLE).unwrap().1);
+    assert_eq!((node.token.objects(), node.audited("KeyHalfRemoved")), (2, 1));
+    assert!(node.recorded().contains("KeyHalfRemoved"), "{}", node.recorded());
+}
+
 /// A process that is killed between the record of signatures and the record of keys has told of the key already.
 #[test]
 fn a_key_counts_only_once_it_was_told_of() {
