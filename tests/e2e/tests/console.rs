@@ -438,6 +438,11 @@ fn what_does_not_work_is_said_in_one_line_and_by_the_exit_code() {
             Ran::of(command).failed(1, "rum");
         }
     }
+    // The lab as the README names it, from where one stands.
+    let (beside, name) = (lab.layout.root.parent().unwrap(), lab.layout.root.file_name().unwrap());
+    let mut command = lab.console();
+    command.current_dir(beside).env("CASEMATE_LAB", name).args(["phone", "list", "--json"]);
+    assert_eq!(Ran::of(command).json(), json!([]));
     // Wrong usage is 2 and changes nothing; what may be a string is not repeated.
     let wrong: [&[&str]; 8] = [
         &[],

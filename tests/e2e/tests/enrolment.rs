@@ -47,6 +47,17 @@ fn a_phone_with_an_authentication_string_gets_a_certificate_that_openssl_verifie
     let issued = lab.audited("CertificateIssued").unwrap();
     assert_eq!(issued.len(), 1);
     assert_eq!(issued[0]["CASEMATE_SERIAL"].as_str().unwrap(), hex::encode(&certificate(&lsc).serial));
+
+    // It is on record with request, device, mode, key and operation; OpenSSL says what the digest of the phone's key is.
+    let (public, der) = (phone.folder().join("public.pem"), phone.folder().join("public.der"));
+    fs::write(&public, openssl(&["x509", "-in", lsc.to_str().unwrap(), "-noout", "-pubkey"])).unwrap();
+    let (public, der) = (public.to_str().unwrap(), der.to_str().unwrap());
+    openssl(&["pkey", "-pubin", "-in", public, "-outform", "DER", "-out", der]);
+    let digest = openssl(&["dgst", "-sha256", "-r", der]);
+    assert_eq!(issued[0]["CASEMATE_KEY_DIGEST"].as_str().unwrap(), digest.split(' ').next().unwrap());
+    assert_eq!(issued[0]["CASEMATE_REQUEST_DIGEST"].as_str().unwrap().len(), 64);
+    let recorded = ["MODE", "KEY", "OPERATION"].map(|name| issued[0][format!("CASEMATE_{name}")].as_str().unwrap());
+    assert_eq!(recorded, ["authentication-string", "RSA-2048", "1"]);
 }
 
 #[test]
