@@ -20,7 +20,13 @@ const PHONE: &str = "SEP001122334455";
 
 /// A lab whose CAPF waits two seconds for a silent phone, with one phone added.
 fn lab(name: &str, add: &[&str]) -> Lab {
-    let extra = vec![("capf", "session = { step-ms = 2000 }".to_owned())];
+    lab_with(name, add, &[])
+}
+
+/// The same with more lines in sections of the settings.
+fn lab_with(name: &str, add: &[&str], more: &[(&'static str, &str)]) -> Lab {
+    let mut extra = vec![("capf", "session = { step-ms = 2000 }".to_owned())];
+    extra.extend(more.iter().map(|(section, lines)| (*section, (*lines).to_owned())));
     let lab = Lab::start(LabSettings { extra, ..LabSettings::for_test(name) }).unwrap();
     lab.add_phone(PHONE, &[&["--key", "p-256"], add].concat()).unwrap();
     lab
@@ -158,9 +164,33 @@ fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
+/// How often `service` told that a peer was silent: events, and those that it counted and did not list.
+fn silences(lab: &Lab, service: &str) -> u64 {
+    let of_service = |event: &str| lab.audited(event).unwrap().into_iter().filter(|e| e["CASEMATE_SERVICE"] == service);
+    let suppressed = |event: serde_json::Value| event["CASEMATE_SUPPRESSED"].as_str().unwrap().parse::<u64>().unwrap();
+    of_service("ConnectionTimedOut").count() as u64 + of_service("ConnectionRefused").map(suppressed).sum::<u64>()
+}
+
+/// Whether the server has closed the connection.
+fn is_closed(stream: &TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    match (&mut &*stream).read(&mut [0; 1]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
+
 #[test]
-fn a_thousand_idle_connections_leave_room_for_a_phone() {
-    let lab = lab("faults-idle", &["--null-string"]);
+fn a_thousand_idle_connections_leave_room_for_a_phone_and_are_let_go() {
+    let lab = lab_with(
+        "faults-idle",
+        &["--null-string"],
+        &[
+            ("capf", "limits = { handshake-ms = 5000 }"),
+            ("tvs", "connections = { handshake-ms = 5000 }"),
+            ("tftp", "connections = { handshake-ms = 5000 }\nhttp = { header-ms = 5000 }"),
+        ],
+    );
     for port in [Ports::CAPF, Ports::TVS, Ports::HTTP, Ports::HTTPS] {
         let idle: Vec<_> = (0..1000).map(|n| connect_from(1 + (n % 10) as u8, lab.address(port))).collect();
         assert_eq!(idle.len(), 1000);
@@ -177,7 +207,42 @@ fn a_thousand_idle_connections_leave_room_for_a_phone() {
             let tomcat = lab.published("certmgr", "tomcat.pem");
             lab.phone(name).play(&["--via", via, "--ask-about", tomcat.to_str().unwrap()]).unwrap();
         }
+        lab.wait_for("idle connections to be closed", Duration::from_secs(10), || idle.iter().all(is_closed)).unwrap();
     }
+    // Each of them is in the trail, most of them as a number.
+    for daemon in ["capf", "tvs", "tftp"] {
+        lab.stop_daemon(daemon).unwrap();
+    }
+    for service in ["capf", "tvs", "http", "https"] {
+        assert_eq!(silences(&lab, service), 1000, "{service}");
+    }
+}
+
+#[test]
+fn a_client_that_stops_in_its_handshake_holds_nobody_up_and_is_told_of() {
+    // One place for handshakes: who stalls must not have it.
+    let limits = [("capf", "limits = { handshake-ms = 3000, handshakes = 1 }")];
+    let lab = lab_with("faults-handshake", &["--null-string"], &limits);
+    let caller = Caller::new(&lab, PHONE, None).unwrap();
+    let steps = [Step::Connected, Step::ClientHello];
+    thread::scope(|scope| {
+        let stalled = (0..8).map(|number| {
+            let stops = caller.with(vec![Fault::StopAfter(steps[number % 2])], Duration::from_secs(20));
+            scope.spawn(move || stops.enrol())
+        });
+        let stalled: Vec<_> = stalled.collect();
+        thread::sleep(Duration::from_millis(500));
+        let outcome = caller.enrol();
+        assert!(installed(&outcome), "{outcome:?}");
+        assert!(stalled.iter().all(|client| !client.is_finished()), "they did not stall while the phone enrolled");
+        for client in stalled {
+            let outcome = client.join().unwrap();
+            assert!(!installed(&outcome), "{outcome:?}");
+        }
+    });
+    let told = lab.wait_for_events("ConnectionTimedOut", 8).unwrap();
+    assert!(told.iter().all(|event| event["CASEMATE_STEP"] == "TLS handshake" && event["CASEMATE_SERVICE"] == "capf"));
+    assert_eq!(told.len(), 8, "{told:?}");
 }
 
 #[test]
