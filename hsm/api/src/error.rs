@@ -36,6 +36,18 @@ pub enum HsmError {
         /// Serial of the token.
         token: String,
     },
+    /// So many logins with this PIN in a row never ended: the process died within each, or the module gave no clear answer. Nobody
+    /// knows whether the token refused it, so it is not tried again before a person has looked.
+    #[error(
+        "the last {logins} logins to token {token} never ended, and whether it refused the PIN is not known; look at the token, \
+         then write the PIN file again (touch is enough)"
+    )]
+    PinUnresolved {
+        /// Serial of the token.
+        token: String,
+        /// Logins in a row.
+        logins: u32,
+    },
     /// No key with this identifier is on the token. Never a reason to make one.
     #[error("key {key} is not on token {token}")]
     KeyMissing {

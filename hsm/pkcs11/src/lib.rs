@@ -26,7 +26,7 @@ mod token;
 mod worker;
 
 pub use error::Pkcs11Error;
-pub use pin::read_pin;
+pub use pin::{WrittenPin, read_pin};
 pub use rate::RawRate;
 pub use settings::{Backoff, Pkcs11Files, Pkcs11Settings, TokenName};
 pub use store::Pkcs11Store;

@@ -1,4 +1,4 @@
-use casemate_hsm_api::{HsmError, Pin};
+use casemate_hsm_api::HsmError;
 use cryptoki::{
     error::{Error, RvError},
     session::{Session, UserType},
@@ -9,6 +9,7 @@ use cryptoki::{
 use crate::{
     Pkcs11Error,
     error::classify,
+    pin::WrittenPin,
     refusal::{Refusals, Verdict},
 };
 
@@ -19,7 +20,7 @@ pub(crate) fn login(
     session: &Session,
     described: &Described,
     again: impl FnOnce() -> Result<Described, HsmError>,
-    pin: &Pin,
+    pin: &WrittenPin,
     refusals: &Refusals,
     unresolved_logins: u32,
 ) -> Result<(), Pkcs11Error> {
@@ -29,13 +30,14 @@ pub(crate) fn login(
     }
     let unresolved = match refusals.verdict(pin, described.user_pin_count_low(), unresolved_logins)? {
         Verdict::Refused => return Err(HsmError::PinRefusedBefore { token }.into()),
+        Verdict::Unresolved(logins) => return Err(HsmError::PinUnresolved { token, logins }.into()),
         Verdict::Try(unresolved) => unresolved,
     };
     if described.user_pin_final_try() {
         return Err(HsmError::PinLastTry { token }.into());
     }
     let mark = refusals.mark(pin, unresolved)?;
-    let auth = AuthPin::new(pin.expose().into());
+    let auth = AuthPin::new(pin.pin.expose().into());
     let Err(error) = session.login(UserType::User, Some(&auth)) else { return mark.clear() };
     if matches!(error, Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) {
         return mark.clear();

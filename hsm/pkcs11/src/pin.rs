@@ -14,27 +14,35 @@ use crate::Pkcs11Error;
 /// No token takes a longer PIN (`CK_TOKEN_INFO.ulMaxPinLen` is 255 for SoftHSM).
 const LONGEST: u64 = 1024;
 
+/// A PIN, and when its file was written.
+pub struct WrittenPin {
+    /// The PIN.
+    pub pin: Pin,
+    /// The file's time of last change (`st_mtim`), in nanoseconds since 1970.
+    pub written: i64,
+}
+
 /// Reads a PIN file: one line. It must be a regular file of mode 0400 or 0600 that belongs to the user of this process; what is
 /// checked is the opened file, so nothing can be put in its place between check and use.
 ///
 /// # Errors
 /// [`Pkcs11Error::PinUnreadable`], and [`Pkcs11Error::PinFileUnsafe`] for a wrong owner, mode, kind or content.
-pub fn read_pin(path: &Path) -> Result<Pin, Pkcs11Error> {
+pub fn read_pin(path: &Path) -> Result<WrittenPin, Pkcs11Error> {
     let unreadable = |source| Pkcs11Error::PinUnreadable { path: path.to_owned(), source };
     let refused = |detail: String| Pkcs11Error::PinFileUnsafe { path: path.to_owned(), detail };
     // Without O_NONBLOCK a pipe in the file's place would stop the daemon here.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
-    check(&file).map_err(unreadable)?.map_err(refused)?;
+    let written = check(&file).map_err(unreadable)?.map_err(refused)?;
     let mut text = Zeroizing::new(String::with_capacity(1025));
     let length = file.take(LONGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
     let pin = text.trim_end_matches(['\n', '\r']);
     if pin.is_empty() || length as u64 > LONGEST || pin.contains(['\n', '\r', '\0']) {
         return Err(refused(format!("it must hold one line of 1 to {LONGEST} characters, the PIN")));
     }
-    Ok(Pin::new(pin.to_owned()))
+    Ok(WrittenPin { pin: Pin::new(pin.to_owned()), written })
 }
 
-fn check(file: &File) -> io::Result<Result<(), String>> {
+fn check(file: &File) -> io::Result<Result<i64, String>> {
     let meta = file.metadata()?;
     let own = geteuid().as_raw();
     Ok(if !meta.is_file() {
@@ -44,7 +52,7 @@ fn check(file: &File) -> io::Result<Result<(), String>> {
     } else if !matches!(meta.mode() & 0o7777, 0o400 | 0o600) {
         Err(format!("its mode is {:04o}, and must be 0400 or 0600", meta.mode() & 0o7777))
     } else {
-        Ok(())
+        Ok(meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()))
     })
 }
 
@@ -63,7 +71,7 @@ mod tests {
     }
 
     fn read(folder: &tempfile::TempDir) -> Result<String, Pkcs11Error> {
-        read_pin(&folder.path().join("pin")).map(|pin| pin.expose().to_owned())
+        read_pin(&folder.path().join("pin")).map(|read| read.pin.expose().to_owned())
     }
 
     #[test]

@@ -10,7 +10,7 @@ use aws_lc_rs::{constant_time, pbkdf2, rand};
 use casemate_hsm_api::Pin;
 use serde::{Deserialize, Serialize};
 
-use crate::Pkcs11Error;
+use crate::{Pkcs11Error, pin::WrittenPin};
 
 /// A PIN has few digits, and whoever reads the record may guess at leisure: so each guess costs what a login may cost us.
 /// PBKDF2-HMAC-SHA256 (SP 800-132); measured below 300 ms on the project's two-core machine.
@@ -41,6 +41,8 @@ struct Record {
     outcome: Outcome,
     /// Logins in a row that ended unresolved, this one included.
     logins: u32,
+    /// When the PIN file was written that held the PIN, in nanoseconds since 1970.
+    written: i64,
     iterations: u32,
     #[serde(with = "hex::serde")]
     salt: [u8; 16],
@@ -53,8 +55,10 @@ struct Record {
 pub(crate) enum Verdict {
     /// It may; this many logins with it ended unresolved before.
     Try(u32),
-    /// It was refused before, or may have been too often.
+    /// It was refused before.
     Refused,
+    /// It may have been refused so many times.
+    Unresolved(u32),
 }
 
 /// The memory of one token's refused PIN, across restarts. It is marked before each login and cleared after a successful one:
@@ -73,27 +77,29 @@ impl Refusals {
     }
 
     /// What the record says of `pin`. `refused_since` is the token's own memory (`CKF_USER_PIN_COUNT_LOW`): some PIN was refused
-    /// after the last good login, so an unresolved login was probably a refused one. Where the token does not say, `limit`
-    /// unresolved logins in a row count as a refusal.
-    pub(crate) fn verdict(&self, pin: &Pin, refused_since: bool, limit: u32) -> Result<Verdict, Pkcs11Error> {
+    /// after the last good login, so an unresolved login was probably a refused one. Where the token does not say, no more than
+    /// `limit` logins in a row may end unresolved, until somebody writes the PIN file again.
+    pub(crate) fn verdict(&self, pin: &WrittenPin, refused_since: bool, limit: u32) -> Result<Verdict, Pkcs11Error> {
         let Some(record) = self.read()? else { return Ok(Verdict::Try(0)) };
         let iterations = NonZeroU32::new(record.iterations)
             .filter(|count| count.get() <= MOST_ITERATIONS)
             .ok_or_else(|| self.damaged("its iteration count is out of range"))?;
         let same = constant_time::verify_slices_are_equal(
-            &fingerprint(pin, &self.serial, &record.salt, iterations),
+            &fingerprint(&pin.pin, &self.serial, &record.salt, iterations),
             &record.fingerprint,
         );
         Ok(match (same, record.outcome) {
             (Err(_), _) => Verdict::Try(0),
             (Ok(()), Outcome::Refused) => Verdict::Refused,
-            (Ok(()), Outcome::Unresolved) if refused_since || record.logins >= limit => Verdict::Refused,
+            (Ok(()), Outcome::Unresolved) if refused_since => Verdict::Refused,
+            (Ok(()), Outcome::Unresolved) if record.written != pin.written => Verdict::Try(0),
+            (Ok(()), Outcome::Unresolved) if record.logins >= limit => Verdict::Unresolved(record.logins),
             (Ok(()), Outcome::Unresolved) => Verdict::Try(record.logins),
         })
     }
 
     /// Writes down that `pin` is about to be tried, and returns what is written once it was refused.
-    pub(crate) fn mark(&self, pin: &Pin, unresolved_before: u32) -> Result<Mark<'_>, Pkcs11Error> {
+    pub(crate) fn mark(&self, pin: &WrittenPin, unresolved_before: u32) -> Result<Mark<'_>, Pkcs11Error> {
         let mut salt = [0; 16];
         rand::fill(&mut salt).map_err(|_| self.failed(io::Error::other("no random bytes")))?;
         let record = Record {
@@ -101,9 +107,10 @@ impl Refusals {
             serial: self.serial.clone(),
             outcome: Outcome::Unresolved,
             logins: unresolved_before.saturating_add(1),
+            written: pin.written,
             iterations: ITERATIONS.get(),
             salt,
-            fingerprint: fingerprint(pin, &self.serial, &salt, ITERATIONS),
+            fingerprint: fingerprint(&pin.pin, &self.serial, &salt, ITERATIONS),
         };
         self.write(&record)?;
         Ok(Mark { refusals: self, record })
@@ -186,8 +193,8 @@ fn fingerprint(pin: &Pin, serial: &str, salt: &[u8; 16], iterations: NonZeroU32)
 mod tests {
     use super::*;
 
-    fn pin(text: &str) -> Pin {
-        Pin::new(text.to_owned())
+    fn pin(text: &str) -> WrittenPin {
+        WrittenPin { pin: Pin::new(text.to_owned()), written: 1 }
     }
 
     #[test]
@@ -212,7 +219,20 @@ mod tests {
         assert_eq!(refusals.verdict(&pin("1"), false, 2).unwrap(), Verdict::Try(1));
         assert_eq!(refusals.verdict(&pin("1"), true, 2).unwrap(), Verdict::Refused, "the token says it refused a PIN");
         drop(refusals.mark(&pin("1"), 1).unwrap());
-        assert_eq!(refusals.verdict(&pin("1"), false, 2).unwrap(), Verdict::Refused);
+        assert_eq!(refusals.verdict(&pin("1"), false, 2).unwrap(), Verdict::Unresolved(2));
+    }
+
+    #[test]
+    fn a_pin_file_that_is_written_again_says_that_somebody_looked() {
+        let folder = tempfile::tempdir().unwrap();
+        let refusals = Refusals::new(folder.path(), "abc");
+        drop(refusals.mark(&pin("1"), 0).unwrap());
+        let again = WrittenPin { written: 2, ..pin("1") };
+        assert_eq!(refusals.verdict(&pin("1"), false, 1).unwrap(), Verdict::Unresolved(1));
+        assert_eq!(refusals.verdict(&again, false, 1).unwrap(), Verdict::Try(0));
+        assert_eq!(refusals.verdict(&again, true, 1).unwrap(), Verdict::Refused, "the token says it refused a PIN");
+        refusals.mark(&pin("1"), 0).unwrap().refused().unwrap();
+        assert_eq!(refusals.verdict(&again, false, 1).unwrap(), Verdict::Refused, "what was refused stays so");
     }
 
     #[test]

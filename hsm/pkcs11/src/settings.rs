@@ -57,8 +57,8 @@ pub struct Pkcs11Settings {
     pub generate_timeout_ms: u64,
     /// Calls that may hang in the module at once. Each costs a thread, which is replaced up to this bound.
     pub hung_calls: usize,
-    /// How often in a row a login may end unknown (the process died within it) before the PIN counts as refused. A token
-    /// that shows that a PIN was refused since is not tried again at all.
+    /// How often in a row a login may end unknown (the process died within it) before the PIN is not tried again until its
+    /// file is written anew. A token that shows that a PIN was refused since is not tried again at all.
     pub unresolved_logins: u32,
     /// Whether the module may be finalised and initialised again to find a token that came back. Some modules, SoftHSM among
     /// them, look for tokens only then. It happens only while no call is in the module.

@@ -8,13 +8,13 @@ use std::{
 };
 
 use casemate_hsm_api::{
-    HsmError, KeyId, KeySpec, KeyState, KeyStore, LoginState, Pin, PublicKey, SignatureScheme, StoredKey, TokenInfo,
+    HsmError, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureScheme, StoredKey, TokenInfo,
 };
 use cryptoki::session::{Session, SessionState};
 
 use crate::{
     Pkcs11Error, Pkcs11Files, Pkcs11Settings, RawRate, keys, login, module,
-    pin::read_pin,
+    pin::{WrittenPin, read_pin},
     pool::{Pool, Target},
     rate,
     refusal::Refusals,
@@ -176,7 +176,7 @@ fn connect(
     worker: &Worker,
     settings: &Pkcs11Settings,
     state: &Path,
-    pin: &Pin,
+    pin: &WrittenPin,
     idle: bool,
 ) -> Result<Connection, Pkcs11Error> {
     let context = worker.context();

@@ -1,5 +1,6 @@
 //! `casemate-hsm-probe SETTINGS.json login` or `... generate ID`: one short-lived process with a token, so that tests can see
-//! what survives between processes, and kill one in the middle. The file holds the pair of [`Pkcs11Settings`] and [`Pkcs11Files`]. Prints one line: `ok`, or the name of the error.
+//! what survives between processes, and kill one in the middle. The file holds the pair of [`Pkcs11Settings`] and
+//! [`Pkcs11Files`]. Prints one line: `ok`, or the name of the error.
 #![forbid(unsafe_code)]
 
 use std::{env, error::Error, fs, process::ExitCode};

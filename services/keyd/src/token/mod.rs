@@ -320,6 +320,7 @@ const fn is_pin(error: &HsmError) -> bool {
             | HsmError::PinLocked { .. }
             | HsmError::PinLastTry { .. }
             | HsmError::PinRefusedBefore { .. }
+            | HsmError::PinUnresolved { .. }
     )
 }
 
@@ -331,7 +332,8 @@ fn news(error: &HsmError, reason: String) -> Event {
         HsmError::PinIncorrect { token }
         | HsmError::PinLocked { token }
         | HsmError::PinLastTry { token }
-        | HsmError::PinRefusedBefore { token } => Event::TokenRefused { token: token.clone(), reason },
+        | HsmError::PinRefusedBefore { token }
+        | HsmError::PinUnresolved { token, .. } => Event::TokenRefused { token: token.clone(), reason },
         HsmError::TokenAbsent { token, detail } => Event::TokenAbsent { token: token.clone(), detail: detail.clone() },
         HsmError::Timeout { token, .. }
         | HsmError::Busy { token, .. }
