@@ -59,6 +59,8 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(settings.readers.max(1))
             .acquire_timeout(wait)
+            // A file does not go away as a server does, and asking costs as much as the query.
+            .test_before_acquire(false)
             .connect_with(options.pragma("query_only", "ON"))
             .await?;
         let (writes, queue) = mpsc::channel(settings.queue.max(1));

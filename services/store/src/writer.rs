@@ -6,7 +6,7 @@ use std::{
     },
 };
 
-use sqlx::{SqliteConnection, raw_sql};
+use sqlx::{SqliteConnection, query, raw_sql};
 use tokio::sync::mpsc;
 
 use crate::StoreError;
@@ -58,17 +58,23 @@ impl Writer {
     }
 
     async fn commit(&mut self, jobs: &mut Vec<Job>, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
-        raw_sql("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        // Each command is a round trip to the connection's thread, so what needs no answer in between goes together; and
+        // `query` keeps what it prepared, as `raw_sql` does not.
+        let mut begin = "BEGIN IMMEDIATE; SAVEPOINT one";
+        let mut end = "COMMIT";
         for job in jobs.drain(..) {
-            raw_sql("SAVEPOINT one").execute(&mut self.connection).await?;
+            query(begin).execute(&mut self.connection).await?;
             let Ran { keep, answer } = job(&mut self.connection).await;
             answers.push(answer);
             // On a full disk or a read error SQLite may roll back the whole transaction; then this finds no savepoint, and
             // the batch fails as a whole instead of half of it being committed unnoticed.
-            let end = if keep { "RELEASE one" } else { "ROLLBACK TO one; RELEASE one" };
-            raw_sql(end).execute(&mut self.connection).await?;
+            (begin, end) = if keep {
+                ("RELEASE one; SAVEPOINT one", "RELEASE one; COMMIT")
+            } else {
+                ("ROLLBACK TO one; RELEASE one; SAVEPOINT one", "ROLLBACK TO one; RELEASE one; COMMIT")
+            };
         }
-        raw_sql("COMMIT").execute(&mut self.connection).await?;
+        query(end).execute(&mut self.connection).await?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
