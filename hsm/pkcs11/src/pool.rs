@@ -74,7 +74,8 @@ struct Cell<T> {
 
 enum Phase<T> {
     Queued,
-    Running,
+    /// Since then.
+    Running(Instant),
     Done(Result<T, HsmError>),
     GivenUp,
 }
@@ -110,15 +111,11 @@ impl Pool {
         let cell = Arc::new(Cell { phase: Mutex::new(Phase::Queued), changed: Condvar::new() });
         let theirs = Arc::clone(&cell);
         self.push(Box::new(move |worker| if theirs.begin() { theirs.end(work(worker)) } else { Ended::Served }))?;
-        if let Err(mut queued) = cell.wait(self.limit, |phase| matches!(phase, Phase::Queued)) {
-            *queued = Phase::GivenUp;
-            return Err(self.shared.busy(self.shared.state().jobs.len()));
-        }
-        let running = cell.wait(limit, |phase| matches!(phase, Phase::Running));
-        let mut phase = running.unwrap_or_else(|running| running);
+        let mut phase = cell.wait(self.limit, limit);
         match std::mem::replace(&mut *phase, Phase::GivenUp) {
             Phase::Done(result) => result,
-            _ => {
+            Phase::Queued | Phase::GivenUp => Err(self.shared.busy(self.shared.state().jobs.len())),
+            Phase::Running(_) => {
                 // Still under the cell's lock: the thread cannot see that it was given up before it is counted so.
                 self.shared.give_up();
                 Err(HsmError::Timeout { token: self.shared.token(), limit })
@@ -187,8 +184,8 @@ impl<T> Cell<T> {
         let mut phase = self.phase();
         let wanted = matches!(*phase, Phase::Queued);
         if wanted {
-            *phase = Phase::Running;
-            self.changed.notify_one();
+            // Nobody is woken for that: the caller looks when its time in the queue is over.
+            *phase = Phase::Running(Instant::now());
         }
         wanted
     }
@@ -203,17 +200,21 @@ impl<T> Cell<T> {
         Ended::Served
     }
 
-    /// Waits while `so` holds; `Err` when it still holds after `limit`.
-    fn wait(
-        &self,
-        limit: Duration,
-        so: fn(&Phase<T>) -> bool,
-    ) -> Result<MutexGuard<'_, Phase<T>>, MutexGuard<'_, Phase<T>>> {
-        let (phase, _) = self
-            .changed
-            .wait_timeout_while(self.phase(), limit, |phase| so(phase))
-            .unwrap_or_else(PoisonError::into_inner);
-        if so(&phase) { Err(phase) } else { Ok(phase) }
+    /// Waits until the job is done, or was in the queue for `queued`, or has run for `running`.
+    fn wait(&self, queued: Duration, running: Duration) -> MutexGuard<'_, Phase<T>> {
+        let pushed = Instant::now();
+        let mut phase = self.phase();
+        loop {
+            let left = match &*phase {
+                Phase::Queued => queued.saturating_sub(pushed.elapsed()),
+                Phase::Running(since) => running.saturating_sub(since.elapsed()),
+                Phase::Done(_) | Phase::GivenUp => return phase,
+            };
+            if left.is_zero() {
+                return phase;
+            }
+            phase = self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
