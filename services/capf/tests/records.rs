@@ -141,7 +141,7 @@ async fn one_key_has_one_certificate_in_an_operation_whoever_is_first() {
     assert_eq!(records.admit(&operation, certificate("cc", 2), 1, peer(), now).await.unwrap(), Admission::TooMany);
     records.deliver(&operation, "aa".into(), peer(), now).await.unwrap();
     assert_eq!(records.admit(&operation, certificate("dd", 1), 4, peer(), now).await.unwrap(), Admission::NotPending);
-    assert_eq!(records.certificates_of(operation.id).await.unwrap(), 1);
+    assert_eq!(records.latest(&name()).await.unwrap().unwrap().certificates, 1);
 }
 
 #[tokio::test]

@@ -173,11 +173,14 @@ impl Enrolment {
         peer: SocketAddr,
     ) -> Result<(String, Vec<u8>), Refusal> {
         let key_digest = sha256(&spki_der);
-        if let Some(known) = self.records.certificate(operation.id, &key_digest).await.map_err(unavailable)? {
+        let limit = self.limits.certificates;
+        // Nobody else certified a key of it since it was looked up: this session holds the device.
+        if operation.certificates > 0
+            && let Some(known) = self.records.certificate(operation.id, &key_digest).await.map_err(unavailable)?
+        {
             return Ok(known);
         }
-        let limit = self.limits.certificates;
-        if self.records.certificates_of(operation.id).await.map_err(unavailable)? >= limit {
+        if operation.certificates >= limit {
             return Err(Refusal::TooManyKeys { limit });
         }
         let leaf = Leaf { device: operation.device.clone(), operation: operation.id, spki_der };

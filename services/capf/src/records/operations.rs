@@ -80,6 +80,8 @@ pub struct Operation {
     pub failures: u32,
     /// When it runs out, in seconds since 1970.
     pub expires: Option<i64>,
+    /// How many certificates it has had.
+    pub certificates: u32,
     pub(super) verifier: Option<Verifier>,
 }
 
@@ -100,9 +102,11 @@ pub struct Failures {
     pub locked: bool,
 }
 
-type Row = (i64, String, String, String, String, i64, Option<i64>, Option<Vec<u8>>, Option<Vec<u8>>);
+type Row = (i64, String, String, String, String, i64, Option<i64>, u32, Option<Vec<u8>>, Option<Vec<u8>>);
 
-fn operation((id, device, mode, key, state, failures, expires, salt, tag): Row) -> Result<Operation, RecordsError> {
+fn operation(
+    (id, device, mode, key, state, failures, expires, certificates, salt, tag): Row,
+) -> Result<Operation, RecordsError> {
     let verifier = match (salt, tag) {
         (Some(salt), Some(tag)) => Some(Verifier { salt: salt.try_into().map_err(|_| strange("salt", id))?, tag }),
         _ => None,
@@ -115,6 +119,7 @@ fn operation((id, device, mode, key, state, failures, expires, salt, tag): Row) 
         state: State::from_name(&state).ok_or_else(|| strange("state", id))?,
         failures: u32::try_from(failures).map_err(|_| strange("failures", id))?,
         expires,
+        certificates,
         verifier,
     })
 }
@@ -174,7 +179,8 @@ impl Records {
     /// The records cannot be read.
     pub async fn latest(&self, device: &DeviceName) -> Result<Option<Operation>, RecordsError> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT id, device, mode, key, state, failures, expires, salt, tag FROM operations
+            "SELECT id, device, mode, key, state, failures, expires,
+             (SELECT count(*) FROM certificates WHERE operation = operations.id), salt, tag FROM operations
              WHERE device = ? ORDER BY id DESC LIMIT 1",
         )
         .bind(device.as_str())

@@ -46,6 +46,14 @@ pub(super) enum Notice {
     Delivered { device: String, serial: String, operation: i64, peer: SocketAddr },
 }
 
+impl Notice {
+    /// As `outbox` holds it.
+    pub(super) fn text(&self) -> Result<String, RecordsError> {
+        // Numbers and texts alone: such JSON can always be written.
+        serde_json::to_string(self).map_err(|_| strange("audit event", "this release"))
+    }
+}
+
 impl From<Notice> for Event {
     fn from(notice: Notice) -> Self {
         match notice {
@@ -73,12 +81,15 @@ pub(super) struct Due {
 }
 
 impl Due {
+    /// `notice`, which stands in `outbox` under the number `id`.
+    pub(super) const fn of(id: i64, notice: Notice) -> Self {
+        Self { id, notice }
+    }
+
     /// Puts `notice` into `outbox`, in the transaction of the change that it tells of.
     pub(super) async fn put(connection: &mut SqliteConnection, notice: Notice) -> Result<Self, RecordsError> {
-        // Numbers and texts alone: such JSON can always be written.
-        let text = serde_json::to_string(&notice).map_err(|_| strange("audit event", "this release"))?;
         let id = sqlx::query_scalar("INSERT INTO outbox (notice) VALUES (?) RETURNING id")
-            .bind(text)
+            .bind(notice.text()?)
             .fetch_one(connection)
             .await?;
         Ok(Self { id, notice })
@@ -132,14 +143,15 @@ impl Outbox {
             if some.is_empty() {
                 return Ok(());
             }
-            let ids = some.clone();
+            let ids = serde_json::to_string(&some).map_err(|_| strange("audit event", "this release"))?;
             let cleared: Result<(), RecordsError> = self
                 .store
                 .write(move |connection| {
                     Box::pin(async move {
-                        for id in ids {
-                            sqlx::query("DELETE FROM outbox WHERE id = ?").bind(id).execute(&mut *connection).await?;
-                        }
+                        sqlx::query("DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?))")
+                            .bind(ids)
+                            .execute(connection)
+                            .await?;
                         Ok(())
                     })
                 })
