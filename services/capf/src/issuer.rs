@@ -78,9 +78,7 @@ pub trait Issuer: Send + Sync + 'static {
 /// The issuing certificate, and how long what it issues is valid.
 #[derive(Clone, Debug)]
 pub struct Authority {
-    der: Vec<u8>,
-    spki_der: Vec<u8>,
-    not_after: OffsetDateTime,
+    certificate: CertificateFacts,
     validity: Duration,
 }
 
@@ -89,9 +87,8 @@ impl Authority {
     ///
     /// # Errors
     /// It is no certificate.
-    pub fn new(der: Vec<u8>, validity: Duration) -> Result<Self, PkiError> {
-        let facts = CertificateFacts::parse(&der)?;
-        Ok(Self { der, spki_der: facts.spki_der, not_after: facts.not_after, validity })
+    pub fn new(der: &[u8], validity: Duration) -> Result<Self, PkiError> {
+        Ok(Self { certificate: CertificateFacts::parse(der)?, validity })
     }
 
     /// Issues a certificate for `leaf`, signed by `key`, which must be the authority's. It ends with the authority at the latest:
@@ -100,16 +97,17 @@ impl Authority {
     /// # Errors
     /// The authority has ended, or `key` did not sign.
     pub fn issue(&self, leaf: &Leaf, key: &impl SigningKey, now: OffsetDateTime) -> Result<Issued, IssueError> {
-        if self.not_after <= now {
-            return Err(IssueError::Ended { not_after: self.not_after });
+        let end = self.certificate.not_after;
+        if end <= now {
+            return Err(IssueError::Ended { not_after: end });
         }
         let serial = random_serial()?;
         let not_before = now - BACKDATED;
-        let not_after = not_before.checked_add(self.validity).map_or(self.not_after, |end| end.min(self.not_after));
+        let not_after = not_before.checked_add(self.validity).map_or(end, |own| own.min(end));
         let profile = DeviceProfile {
             device: leaf.device.as_str(),
             spki_der: &leaf.spki_der,
-            issuer_cert_der: &self.der,
+            issuer: &self.certificate,
             serial,
             not_before,
             not_after,
@@ -160,9 +158,9 @@ impl KeydIssuer {
 
     fn authority(&self, pem: &[u8]) -> Result<(Authority, KeyRecord), IssueError> {
         let der = CertificateDer::from_pem_slice(pem).map_err(|error| IssueError::BadCertificate(error.to_string()))?;
-        let authority = Authority::new(der.to_vec(), self.validity)?;
+        let authority = Authority::new(&der, self.validity)?;
         let record = self.client.key(KeyRole::Capf)?;
-        if record.spki_der != authority.spki_der {
+        if record.spki_der != authority.certificate.spki_der {
             return Err(IssueError::BadCertificate("it is of another key than the recorded CAPF key".into()));
         }
         Ok((authority, record))
@@ -213,9 +211,9 @@ mod tests {
     #[test]
     fn a_validity_beyond_all_years_ends_with_the_authority() {
         let (key, der) = capf();
-        let authority = Authority::new(der, Duration::MAX).unwrap();
+        let authority = Authority::new(&der, Duration::MAX).unwrap();
         let issued = authority.issue(&leaf(), &key, OffsetDateTime::now_utc()).unwrap();
-        assert_eq!(issued.not_after, authority.not_after);
+        assert_eq!(issued.not_after, authority.certificate.not_after);
     }
 
     #[test]

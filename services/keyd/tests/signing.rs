@@ -46,7 +46,7 @@ fn issue(broker: &Caller, capf: &CertificateFacts, spki: &[u8], purpose: Purpose
     let profile = DeviceProfile {
         device: DEVICE,
         spki_der: spki,
-        issuer_cert_der: &capf.der,
+        issuer: capf,
         serial: random_serial().unwrap(),
         not_before: now,
         not_after: now + Duration::days(365),

@@ -34,7 +34,7 @@ pub struct DeviceProfile<'a> {
     /// The device's `SubjectPublicKeyInfo`.
     pub spki_der: &'a [u8],
     /// The CAPF certificate. Its subject becomes the issuer, byte for byte.
-    pub issuer_cert_der: &'a [u8],
+    pub issuer: &'a CertificateFacts,
     /// Serial number, as [`crate::random_serial`] makes it.
     pub serial: [u8; 16],
     /// Start of validity; fractions of a second are cut off.
@@ -52,19 +52,17 @@ pub struct DeviceProfile<'a> {
 /// equal attributes. A verifier compares names, so here the name is copied.
 ///
 /// # Errors
-/// The device's name or key is refused; the issuer's certificate cannot be read or carries another key than `key`; the signer
-/// failed.
+/// The device's name or key is refused; the issuer's certificate carries another key than `key`; the signer failed.
 pub fn issue_device_certificate(profile: &DeviceProfile<'_>, key: &impl SigningKey) -> Result<Vec<u8>, PkiError> {
-    let issuer = CertificateFacts::parse(profile.issuer_cert_der)?;
-    if key.subject_public_key_info() != issuer.spki_der {
-        return Err(PkiError::WrongIssuerKey { issuer: issuer.subject });
+    if key.subject_public_key_info() != profile.issuer.spki_der {
+        return Err(PkiError::WrongIssuerKey { issuer: profile.issuer.subject.clone() });
     }
     let signature = CertificateSignature::of_signer(key.algorithm())?;
     let tbs = DeviceTbs {
         device: profile.device,
         spki_der: profile.spki_der,
-        issuer_der: &issuer.subject_der,
-        issuer_key_identifier: issuer.extensions.subject_key_identifier.as_deref(),
+        issuer_der: &profile.issuer.subject_der,
+        issuer_key_identifier: profile.issuer.extensions.subject_key_identifier.as_deref(),
         serial: &profile.serial,
         not_before: profile.not_before,
         not_after: profile.not_after,

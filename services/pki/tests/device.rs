@@ -42,7 +42,7 @@ impl Capf {
         let profile = DeviceProfile {
             device: DEVICE,
             spki_der,
-            issuer_cert_der: &self.certificate.der,
+            issuer: &self.certificate,
             serial: random_serial().unwrap(),
             not_before: now(),
             not_after: now() + Duration::days(365),
@@ -143,7 +143,7 @@ fn an_issuer_that_the_library_cannot_rewrite_is_copied() {
     let profile = DeviceProfile {
         device: DEVICE,
         spki_der: &phone.subject_public_key_info(),
-        issuer_cert_der: &certificate.der,
+        issuer: &certificate,
         serial: random_serial().unwrap(),
         not_before: OffsetDateTime::now_utc() - Duration::HOUR,
         not_after: OffsetDateTime::now_utc() + Duration::days(20),
@@ -163,7 +163,7 @@ fn another_key_than_the_issuers_signs_nothing() {
     let profile = DeviceProfile {
         device: DEVICE,
         spki_der: &spki_der,
-        issuer_cert_der: &capf.certificate.der,
+        issuer: &capf.certificate,
         serial: [0x41; 16],
         not_before: now(),
         not_after: now() + Duration::DAY,
@@ -267,7 +267,7 @@ fn our_own_keys_and_weak_keys_are_refused() {
     let profile = DeviceProfile {
         device: DEVICE,
         spki_der: &std::fs::read(path("spki")).unwrap(),
-        issuer_cert_der: &capf.certificate.der,
+        issuer: &capf.certificate,
         serial: [0x41; 16],
         not_before: now(),
         not_after: now() + Duration::DAY,

@@ -46,7 +46,7 @@ impl SoftwareIssuer {
         let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
         let now = OffsetDateTime::now_utc();
         let profile = IdentityProfile::new(KeyRole::Capf, "capf.test", SubjectSettings::default(), now).unwrap();
-        let authority = Authority::new(self_signed(&profile, &key).unwrap(), time::Duration::days(1825)).unwrap();
+        let authority = Authority::new(&self_signed(&profile, &key).unwrap(), time::Duration::days(1825)).unwrap();
         Arc::new(Self { authority, key, signatures: AtomicU32::new(0), is_gone: AtomicBool::new(false) })
     }
 }
