@@ -145,6 +145,24 @@ async fn one_key_has_one_certificate_in_an_operation_whoever_is_first() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_comes_after_a_new_operation_ends_only_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir).await;
+    let now = OffsetDateTime::now_utc();
+    records.add(new("SEP001122334455", None), 0, now).await.unwrap();
+    let old = records.latest(&name()).await.unwrap().unwrap();
+    records.admit(&old, certificate("aa", 1), 4, peer(), now).await.unwrap();
+    records.add(new("SEP001122334455", Some(STRING)), 0, now).await.unwrap();
+    let before = records.changed_since(0, 10).await.unwrap()[0].sequence;
+    records.deliver(&old, "aa".into(), peer(), now).await.unwrap();
+    let latest = records.latest(&name()).await.unwrap().unwrap();
+    assert_eq!((latest.state, latest.certificates), (State::Pending, 0));
+    assert!(records.is_string_of(&latest, &Password::new(STRING.as_bytes())));
+    assert_eq!(records.changed_since(0, 10).await.unwrap()[0].sequence, before, "nothing of the device changed");
+    assert_eq!(events(dir.path(), "CertificateDelivered"), 1);
+}
+
+#[tokio::test]
 async fn a_locked_operation_keeps_nothing_of_its_string() {
     let dir = tempfile::tempdir().unwrap();
     let records = open(&dir).await;

@@ -137,12 +137,8 @@ impl Records {
             .store
             .write::<_, RecordsError, _>(move |connection| {
                 Box::pin(async move {
-                    let notice = Notice::Delivered {
-                        device: device.clone(),
-                        serial: serial.clone(),
-                        operation: id,
-                        peer,
-                    };
+                    let notice =
+                        Notice::Delivered { device: device.clone(), serial: serial.clone(), operation: id, peer };
                     // One command, as above. The device has changed only if the operation was still pending.
                     let noticed = sqlx::query_scalar(
                         "UPDATE certificates SET delivered = $1 WHERE serial = $2 AND delivered IS NULL;
