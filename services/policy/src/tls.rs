@@ -4,7 +4,7 @@ use casemate_post::Passed;
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ResolvesServerCert, ServerSessionMemoryCache},
+    server::{NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache},
 };
 
 use crate::Mode;
@@ -54,7 +54,7 @@ impl TlsProfile {
     }
 
     /// A server that asks for no client certificate, whose certificate and key come from `certificates`, and that remembers
-    /// `sessions` sessions so that a returning peer costs no private-key use.
+    /// `sessions` sessions so that a returning peer costs no private-key use; with 0 it gives out no tickets either.
     ///
     /// # Errors
     /// Only a build whose parts do not fit together fails here.
@@ -68,7 +68,12 @@ impl TlsProfile {
             .map_err(|source| PolicyError::Profile { mode: self.mode, source })?
             .with_no_client_auth()
             .with_cert_resolver(certificates);
-        config.session_storage = ServerSessionMemoryCache::new(sessions);
+        if sessions == 0 {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            config.session_storage = ServerSessionMemoryCache::new(sessions);
+        }
         // RFC 7627: without it TLS 1.2 keys are not bound to the handshake, and IG D.Q of FIPS 140-3 asks for it.
         config.require_ems = self.mode == Mode::Fips;
         if self.mode == Mode::Fips && !config.fips() {
@@ -99,6 +104,16 @@ mod tests {
         let config = TlsProfile::new(&passed, Mode::Fips).server(Arc::new(NoCertificate), 16).unwrap();
         assert!(config.fips());
         assert!(config.require_ems);
+    }
+
+    #[test]
+    fn tickets_are_given_out_only_where_sessions_are_remembered() {
+        let profile = TlsProfile::new(&Passed::testing(), Mode::Fips);
+        let tickets = |sessions| {
+            let config = profile.server(Arc::new(NoCertificate), sessions).unwrap();
+            (config.session_storage.can_cache(), config.send_tls13_tickets > 0)
+        };
+        assert_eq!((tickets(0), tickets(16)), ((false, false), (true, true)));
     }
 
     #[test]
