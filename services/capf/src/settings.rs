@@ -13,7 +13,7 @@ use time::Duration;
 pub struct CapfSettings {
     /// TCP port (guide 2269).
     pub port: u16,
-    /// Limits of the listener.
+    /// Limits of the listener. `sessions` is of no effect: a phone enrols once, so none is remembered.
     pub limits: Limits,
     /// Limits of one session.
     pub session: SessionLimits,

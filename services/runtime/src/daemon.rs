@@ -145,9 +145,21 @@ pub fn block_on<F>(blocking: usize, service: F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
+    block_on_workers(2, blocking, service)
+}
+
+/// As [`block_on`], with so many threads for tasks. One is best where every task soon waits for something else: then no task
+/// wakes a second thread only for it to find that the first has done the work.
+///
+/// # Errors
+/// As [`block_on`].
+pub fn block_on_workers<F>(workers: usize, blocking: usize, service: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .worker_threads(2)
+        .worker_threads(workers)
         .max_blocking_threads(blocking)
         .build()?;
     let outcome = runtime.block_on(async {
