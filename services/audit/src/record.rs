@@ -1,9 +1,8 @@
 use std::{
+    collections::BTreeMap,
     process,
     time::{SystemTime, UNIX_EPOCH},
 };
-
-use serde_json::{Map, json};
 
 use crate::Event;
 
@@ -101,8 +100,8 @@ impl Record {
     /// One JSON object and a line's end.
     #[must_use]
     pub fn json_line(&self) -> Vec<u8> {
-        let object: Map<_, _> = self.0.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
-        let mut line = serde_json::Value::Object(object).to_string().into_bytes();
+        let object: BTreeMap<&str, &str> = self.0.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let mut line = serde_json::to_vec(&object).expect("texts under texts are always JSON");
         line.push(b'\n');
         line
     }
