@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ pub struct Pkcs11Settings {
     pub module: PathBuf,
     /// Which token: `token = "label"`, `token = { label = "..." }` or `token = { serial = "..." }`.
     pub token: TokenName,
-    /// Sessions, and so calls to the token at the same time.
+    /// Sessions, and so calls to the token at the same time; by default as many as processors. A network HSM may take more.
     pub sessions: usize,
     /// Requests that may wait for a session; the next one is refused as busy.
     pub queue: usize,
@@ -70,7 +70,7 @@ impl Default for Pkcs11Settings {
         Self {
             module: "/usr/lib/softhsm/libsofthsm2.so".into(),
             token: TokenName::Label("casemate".to_owned()),
-            sessions: 4,
+            sessions: processors(),
             queue: 256,
             call_timeout_ms: 5_000,
             generate_timeout_ms: 60_000,
@@ -79,6 +79,12 @@ impl Default for Pkcs11Settings {
             reinitialize: true,
         }
     }
+}
+
+/// As many sessions as there are processors to feed the token from, and two where there is one. More only help a token that
+/// works for itself.
+fn processors() -> usize {
+    thread::available_parallelism().map_or(2, NonZeroUsize::get).clamp(2, 16)
 }
 
 /// The files of the process that opens a token.

@@ -29,8 +29,8 @@ struct Arguments {
     /// Phones to add; their signed files are one measurement, their enrolments the others.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     phones: u32,
-    /// How long the bare token signs, in seconds, before and after everything else.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    /// How long the bare token signs, in seconds, before and after each measurement that is held against it.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
 }
 

@@ -26,9 +26,7 @@ pub(crate) struct Extent {
 pub(crate) fn run(extent: &Extent) -> Result<Report, BenchError> {
     let mut report = Report::on(Machine::here());
     let folder = folder();
-    say("the bare token");
     let token = BareToken::create(folder.join("bare-token"))?;
-    let before = token.rate(extent.bare)?;
     let lab = Lab::prepare(LabSettings::new(folder.join("lab")))?;
     say("the power-on self-test");
     let own_tests = own_tests(&lab)?;
@@ -36,14 +34,12 @@ pub(crate) fn run(extent: &Extent) -> Result<Report, BenchError> {
     lab.casemate(&["provision"])?;
     lab.wait_for_trust_list()?;
     let idle = memory(&lab);
-    let measured = load::measure(&lab, extent.phones)?;
+    let measured = load::measure(&lab, extent.phones, || {
+        say("the bare token");
+        token.rate(extent.bare)
+    })?;
     let loaded = memory(&lab);
-    say("the bare token again");
-    let after = token.rate(extent.bare)?;
-    let bare = f64::midpoint(before, after);
-    report.note("bare token: RSA-2048 signatures, one session, before", before, "/s");
-    report.note("bare token: RSA-2048 signatures, one session, after", after, "/s");
-    measured.tell(&mut report, bare);
+    measured.tell(&mut report);
     report.hold(
         format!("power-on self-test: our own tests, slowest of {SELF_TESTS}"),
         own_tests,
