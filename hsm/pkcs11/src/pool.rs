@@ -213,10 +213,15 @@ impl<T> Cell<T> {
             if left.is_zero() {
                 return phase;
             }
-            phase = self.changed.wait_timeout(phase, left).unwrap_or_else(PoisonError::into_inner).0;
+            // Nobody is woken when the job merely begins: who waits looks again when it could have run out of time since.
+            let look = left.min(running.max(SHORTEST_LOOK));
+            phase = self.changed.wait_timeout(phase, look).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
+
+/// No job is looked at more often than so.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
