@@ -8,21 +8,49 @@ use std::{
 
 use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, TokenName};
 
-pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 pub(crate) const LABEL: &str = "conformance";
 pub(crate) const PIN: &str = "135790";
 const SO_PIN: &str = "97531000";
 const FOLDER: &str = "CASEMATE_CONFORMANCE_FOLDER";
 
-/// A folder with a SoftHSM token, its PIN file and the state folder.
+/// A module under test.
+#[derive(Clone, Copy)]
+pub(crate) enum Module {
+    SoftHsm,
+    Kryoptic,
+}
+
+impl Module {
+    fn path(self) -> PathBuf {
+        match self {
+            Self::SoftHsm => "/usr/lib/softhsm/libsofthsm2.so".into(),
+            // .ci/kryoptic builds it beside `debug` and `release`.
+            Self::Kryoptic => {
+                let target = env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
+                target.join("kryoptic/release/libkryoptic_pkcs11.so")
+            }
+        }
+    }
+
+    /// The variable by which the module finds its configuration, and the file's name.
+    const fn configuration(self) -> (&'static str, &'static str) {
+        match self {
+            Self::SoftHsm => ("SOFTHSM2_CONF", "softhsm2.conf"),
+            Self::Kryoptic => ("KRYOPTIC_CONF", "kryoptic.conf"),
+        }
+    }
+}
+
+/// A folder with a token, its PIN file and the state folder.
 pub(crate) struct Lab {
+    pub(crate) module: Module,
     pub(crate) folder: PathBuf,
 }
 
 impl Lab {
     pub(crate) fn settings(&self) -> Pkcs11Settings {
         let token = TokenName::Label(LABEL.to_owned());
-        Pkcs11Settings::new(MODULE, token)
+        Pkcs11Settings::new(self.module.path(), token)
     }
 
     pub(crate) fn files(&self) -> Pkcs11Files {
@@ -43,14 +71,19 @@ impl Lab {
     /// A command that uses this lab's token.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env("SOFTHSM2_CONF", self.folder.join("softhsm2.conf")).env(FOLDER, &self.folder);
+        let (variable, file) = self.module.configuration();
+        command.env(variable, self.folder.join(file)).env(FOLDER, &self.folder);
         command
     }
 
     /// Another program's view of the token.
     pub(crate) fn pkcs11_tool(&self, arguments: &[&str]) -> Result<String, String> {
+        self.tool(&[&["--token-label", LABEL], arguments].concat())
+    }
+
+    fn tool(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command("pkcs11-tool");
-        command.args(["--module", MODULE, "--token-label", LABEL]).args(arguments);
+        command.arg("--module").arg(self.module.path()).args(arguments);
         let output = command.output().map_err(|error| format!("pkcs11-tool (package opensc): {error}"))?;
         checked("pkcs11-tool", &output)
     }
@@ -84,15 +117,20 @@ fn checked(program: &str, output: &Output) -> Result<String, String> {
     }
 }
 
-/// Runs `body` in a process of its own with a fresh token. SoftHSM finds its configuration by an environment variable when it
-/// is initialised, which happens once a process; so each test calls itself again, by `name`, with the variable set.
+/// Runs `body` in a process of its own with a fresh token of SoftHSM.
 pub(crate) fn in_lab(name: &str, body: impl FnOnce(&Lab)) {
+    in_lab_of(Module::SoftHsm, name, body);
+}
+
+/// Runs `body` in a process of its own with a fresh token. A module finds its configuration by an environment variable when it
+/// is initialised, which happens once a process; so each test calls itself again, by `name`, with the variable set.
+pub(crate) fn in_lab_of(module: Module, name: &str, body: impl FnOnce(&Lab)) {
     if let Some(folder) = env::var_os(FOLDER) {
-        body(&Lab { folder: folder.into() });
+        body(&Lab { module, folder: folder.into() });
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let lab = Lab { folder: folder.path().to_owned() };
+    let lab = Lab { module, folder: folder.path().to_owned() };
     set_up(&lab);
     let output = lab.command(env::current_exe().unwrap()).args([name, "--exact", "--nocapture"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -109,20 +147,35 @@ fn set_up(lab: &Lab) {
     for folder in ["tokens", "state"] {
         fs::create_dir(lab.folder.join(folder)).unwrap();
     }
-    let configuration =
-        format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", lab.tokens().display());
-    fs::write(lab.folder.join("softhsm2.conf"), configuration).unwrap();
+    let (tokens, file) = (lab.tokens(), lab.folder.join(lab.module.configuration().1));
+    let tokens = tokens.display();
+    let configuration = match lab.module {
+        Module::SoftHsm => format!("directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"),
+        Module::Kryoptic => format!("[[slots]]\nslot = 1\ndbtype = 'sqlite'\ndbargs = '{tokens}/token.sql'\n"),
+    };
+    fs::write(file, configuration).unwrap();
     lab.write_pin(PIN);
     init_token(lab, LABEL);
 }
 
 pub(crate) fn init_token(lab: &Lab, label: &str) {
-    let output = lab
-        .command("softhsm2-util")
-        .args(["--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", PIN])
-        .output()
-        .expect("softhsm2-util, of the package softhsm2, is installed");
-    checked("softhsm2-util", &output).unwrap();
+    match lab.module {
+        Module::SoftHsm => {
+            let output = lab
+                .command("softhsm2-util")
+                .args(["--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", PIN])
+                .output()
+                .expect("softhsm2-util, of the package softhsm2, is installed");
+            checked("softhsm2-util", &output).unwrap();
+        }
+        Module::Kryoptic => {
+            let module = lab.module.path();
+            assert!(module.exists(), "{} is missing: .ci/kryoptic builds it", module.display());
+            lab.tool(&["--init-token", "--label", label, "--so-pin", SO_PIN]).unwrap();
+            let officer = ["--login", "--login-type", "so", "--so-pin", SO_PIN];
+            lab.tool(&[&officer[..], &["--init-pin", "--pin", PIN]].concat()).unwrap();
+        }
+    }
 }
 
 /// The one token folder.

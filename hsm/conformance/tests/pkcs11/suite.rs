@@ -4,14 +4,14 @@ use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore,
 use casemate_hsm_conformance::{Extent, Half, Rig, run};
 use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Store};
 
-use crate::lab::{Lab, in_lab};
+use crate::lab::{Lab, Module, in_lab, in_lab_of};
 
-struct SoftHsm<'a> {
+struct Token<'a> {
     lab: &'a Lab,
     store: Pkcs11Store,
 }
 
-impl Rig for SoftHsm<'_> {
+impl Rig for Token<'_> {
     fn store(&self) -> &(dyn KeyStore + '_) {
         &self.store
     }
@@ -35,14 +35,21 @@ impl Rig for SoftHsm<'_> {
     }
 }
 
+fn conforms(lab: &Lab) {
+    let rig = Token { lab, store: Pkcs11Store::open(lab.settings(), lab.files()).unwrap() };
+    let report = run(&rig, &Extent::default());
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+}
+
 #[test]
 fn softhsm_conforms() {
-    in_lab("suite::softhsm_conforms", |lab| {
-        let rig = SoftHsm { lab, store: Pkcs11Store::open(lab.settings(), lab.files()).unwrap() };
-        let report = run(&rig, &Extent::default());
-        println!("{report}");
-        assert!(report.passed(), "{report}");
-    });
+    in_lab_of(Module::SoftHsm, "suite::softhsm_conforms", conforms);
+}
+
+#[test]
+fn kryoptic_conforms() {
+    in_lab_of(Module::Kryoptic, "suite::kryoptic_conforms", conforms);
 }
 
 #[test]
