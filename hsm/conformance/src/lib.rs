@@ -4,6 +4,7 @@
 
 mod cases;
 mod report;
+pub mod swtpm;
 mod verify;
 
 use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore};

@@ -6,6 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
+use casemate_hsm_conformance::swtpm::{ResourceManager, Swtpm};
 use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, TokenName};
 
 pub(crate) const LABEL: &str = "conformance";
@@ -18,6 +19,8 @@ const FOLDER: &str = "CASEMATE_CONFORMANCE_FOLDER";
 pub(crate) enum Module {
     SoftHsm,
     Kryoptic,
+    /// tpm2-pkcs11 on an swtpm with a resource manager.
+    Tpm2Pkcs11,
 }
 
 impl Module {
@@ -29,14 +32,16 @@ impl Module {
                 let target = env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
                 target.join("kryoptic/release/libkryoptic_pkcs11.so")
             }
+            Self::Tpm2Pkcs11 => "/usr/lib/x86_64-linux-gnu/libtpm2_pkcs11.so.1".into(),
         }
     }
 
-    /// The variable by which the module finds its configuration, and the file's name.
+    /// The variable by which the module finds its configuration or tokens, and the path in the lab.
     const fn configuration(self) -> (&'static str, &'static str) {
         match self {
             Self::SoftHsm => ("SOFTHSM2_CONF", "softhsm2.conf"),
             Self::Kryoptic => ("KRYOPTIC_CONF", "kryoptic.conf"),
+            Self::Tpm2Pkcs11 => ("TPM2_PKCS11_STORE", "tokens"),
         }
     }
 }
@@ -45,6 +50,14 @@ impl Module {
 pub(crate) struct Lab {
     pub(crate) module: Module,
     pub(crate) folder: PathBuf,
+    tpm: Option<Tpm>,
+}
+
+/// What stands behind tpm2-pkcs11.
+struct Tpm {
+    // Dropped first, for it is connected to the TPM.
+    manager: ResourceManager,
+    _tpm: Swtpm,
 }
 
 impl Lab {
@@ -73,6 +86,9 @@ impl Lab {
         let mut command = Command::new(program);
         let (variable, file) = self.module.configuration();
         command.env(variable, self.folder.join(file)).env(FOLDER, &self.folder);
+        if let Some(tpm) = &self.tpm {
+            command.env("TPM2_PKCS11_BACKEND", "esysdb").envs(tpm.manager.variables("TPM2_PKCS11_TCTI"));
+        }
         command
     }
 
@@ -126,11 +142,16 @@ pub(crate) fn in_lab(name: &str, body: impl FnOnce(&Lab)) {
 /// is initialised, which happens once a process; so each test calls itself again, by `name`, with the variable set.
 pub(crate) fn in_lab_of(module: Module, name: &str, body: impl FnOnce(&Lab)) {
     if let Some(folder) = env::var_os(FOLDER) {
-        body(&Lab { module, folder: folder.into() });
+        // The TPM, if there is one, is the parent's, and known by the environment.
+        body(&Lab { module, folder: folder.into(), tpm: None });
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let lab = Lab { module, folder: folder.path().to_owned() };
+    let tpm = matches!(module, Module::Tpm2Pkcs11).then(|| {
+        let tpm = Swtpm::start(&folder.path().join("swtpm")).unwrap();
+        Tpm { manager: ResourceManager::start(&tpm).unwrap(), _tpm: tpm }
+    });
+    let lab = Lab { module, folder: folder.path().to_owned(), tpm };
     set_up(&lab);
     let output = lab.command(env::current_exe().unwrap()).args([name, "--exact", "--nocapture"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -147,13 +168,18 @@ fn set_up(lab: &Lab) {
     for folder in ["tokens", "state"] {
         fs::create_dir(lab.folder.join(folder)).unwrap();
     }
-    let (tokens, file) = (lab.tokens(), lab.folder.join(lab.module.configuration().1));
+    let tokens = lab.tokens();
     let tokens = tokens.display();
     let configuration = match lab.module {
-        Module::SoftHsm => format!("directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"),
-        Module::Kryoptic => format!("[[slots]]\nslot = 1\ndbtype = 'sqlite'\ndbargs = '{tokens}/token.sql'\n"),
+        Module::SoftHsm => {
+            Some(format!("directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"))
+        }
+        Module::Kryoptic => Some(format!("[[slots]]\nslot = 1\ndbtype = 'sqlite'\ndbargs = '{tokens}/token.sql'\n")),
+        Module::Tpm2Pkcs11 => None,
     };
-    fs::write(file, configuration).unwrap();
+    if let Some(text) = configuration {
+        fs::write(lab.folder.join(lab.module.configuration().1), text).unwrap();
+    }
     lab.write_pin(PIN);
     init_token(lab, LABEL);
 }
@@ -168,11 +194,15 @@ pub(crate) fn init_token(lab: &Lab, label: &str) {
                 .expect("softhsm2-util, of the package softhsm2, is installed");
             checked("softhsm2-util", &output).unwrap();
         }
-        Module::Kryoptic => {
+        Module::Kryoptic | Module::Tpm2Pkcs11 => {
             let module = lab.module.path();
-            assert!(module.exists(), "{} is missing: .ci/kryoptic builds it", module.display());
-            lab.tool(&["--init-token", "--label", label, "--so-pin", SO_PIN]).unwrap();
-            let officer = ["--login", "--login-type", "so", "--so-pin", SO_PIN];
+            assert!(
+                module.exists(),
+                "{} is missing: .ci/install installs it or .ci/kryoptic builds it",
+                module.display()
+            );
+            lab.tool(&["--init-token", "--slot-index", "0", "--label", label, "--so-pin", SO_PIN]).unwrap();
+            let officer = ["--token-label", label, "--login", "--login-type", "so", "--so-pin", SO_PIN];
             lab.tool(&[&officer[..], &["--init-pin", "--pin", PIN]].concat()).unwrap();
         }
     }

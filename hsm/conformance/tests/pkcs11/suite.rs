@@ -53,6 +53,11 @@ fn kryoptic_conforms() {
 }
 
 #[test]
+fn tpm2_pkcs11_conforms() {
+    in_lab_of(Module::Tpm2Pkcs11, "suite::tpm2_pkcs11_conforms", conforms);
+}
+
+#[test]
 fn a_key_that_a_stranger_made_extractable_is_refused() {
     in_lab("suite::a_key_that_a_stranger_made_extractable_is_refused", |lab| {
         let id = KeyId([0xab; 16]);
