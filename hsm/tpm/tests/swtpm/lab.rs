@@ -1,0 +1,164 @@
+use std::{
+    fs,
+    io::Write,
+    net::TcpListener,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use casemate_hsm_tpm::{TpmAddress, TpmSettings, TpmStore};
+use tempfile::TempDir;
+
+pub(crate) const LABEL: &str = "conformance";
+pub(crate) const PIN: &str = "135790";
+
+/// A running swtpm; killed when dropped.
+pub(crate) struct Swtpm {
+    state: PathBuf,
+    pub(crate) port: u16,
+    child: Option<Child>,
+}
+
+impl Swtpm {
+    /// Starts one whose state is in this folder, new or as it was left.
+    pub(crate) fn start(state: &Path) -> Self {
+        fs::create_dir_all(state).unwrap();
+        // Another test may take the ports between the search and the start.
+        for _ in 0..20 {
+            let mut swtpm = Self { state: state.to_owned(), port: free_ports(), child: None };
+            if swtpm.run() {
+                return swtpm;
+            }
+        }
+        panic!("swtpm (package swtpm) does not start; its log is in {}", state.display());
+    }
+
+    /// Starts it again on the same port, with the same state.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.run() {
+            assert!(Instant::now() < deadline, "swtpm does not start again");
+        }
+    }
+
+    /// Pulls the plug.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> i32 {
+        i32::try_from(self.child.as_ref().unwrap().id()).unwrap()
+    }
+
+    fn run(&mut self) -> bool {
+        let (port, control) = (self.port, self.port + 1);
+        let mut child = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .args(["--tpmstate", &format!("dir={}", self.state.display())])
+            .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
+            .args(["--ctrl", &format!("type=tcp,port={control},bindaddr=127.0.0.1")])
+            .args(["--log", &format!("file={}", self.state.join("log").display())])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("swtpm, of the package swtpm, is installed");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+            if listens(port) && listens(control) {
+                self.child = Some(child);
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        false
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Two neighbouring ports of 127.0.0.1 that nobody has.
+fn free_ports() -> u16 {
+    loop {
+        let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Whether somebody listens there, without connecting: swtpm would serve that connection.
+fn listens(port: u16) -> bool {
+    let local = format!("0100007F:{port:04X}");
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"0A")
+    })
+}
+
+/// An swtpm, a token in it, and the files that belong to both.
+pub(crate) struct Lab {
+    pub(crate) folder: TempDir,
+    pub(crate) tpm: Swtpm,
+}
+
+impl Lab {
+    /// With a token.
+    pub(crate) fn new() -> Self {
+        let lab = Self::bare();
+        TpmStore::initialize(&lab.settings(), LABEL).unwrap();
+        lab
+    }
+
+    /// Without one.
+    pub(crate) fn bare() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("state")).unwrap();
+        let tpm = Swtpm::start(&folder.path().join("swtpm"));
+        let lab = Self { folder, tpm };
+        lab.write_pin(PIN);
+        lab
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn settings(&self) -> TpmSettings {
+        let address = TpmAddress::Swtpm(self.tpm.port);
+        TpmSettings::new(address, self.path("token"), self.path("pin"), self.path("state"))
+    }
+
+    pub(crate) fn write_pin(&self, pin: &str) {
+        let path = self.path("pin");
+        let _ = fs::remove_file(&path);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(path).unwrap();
+        writeln!(file, "{pin}").unwrap();
+    }
+
+    /// Another program's view of the TPM, of the package tpm2-tools. No store may be connected meanwhile.
+    pub(crate) fn tool(&self, program: &str, arguments: &[&str]) -> String {
+        let output = Command::new(program)
+            .args(["-T", &format!("swtpm:host=127.0.0.1,port={}", self.tpm.port)])
+            .args(arguments)
+            .output()
+            .unwrap_or_else(|error| panic!("{program} (package tpm2-tools): {error}"));
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
