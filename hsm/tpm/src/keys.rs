@@ -138,6 +138,28 @@ impl Keys<'_> {
         }
     }
 
+    /// `TPM2_Sign` of one message with one loaded key, and nothing around it.
+    pub(crate) fn bare(
+        &mut self,
+        id: KeyId,
+        scheme: SignatureScheme,
+        message: &[u8],
+    ) -> Result<impl Fn(&mut Connection) -> Result<(), HsmError> + 'static, HsmError> {
+        let key = self.key(id)?;
+        if !scheme.fits(key.algorithm) {
+            return Err(HsmError::SchemeMismatch { scheme, algorithm: key.algorithm });
+        }
+        let hash =
+            Digest::try_from(hashed(scheme.hash(), message)).map_err(|error| self.tpm.failed("the digest", error))?;
+        Ok(move |tpm: &mut Connection| {
+            tpm.ask(Secret::Neither, |context, _| {
+                context.sign(key.handle, hash.clone(), tpm_scheme(scheme), no_ticket()?)
+            })
+            .map(drop)
+            .map_err(|error| tpm.failed("TPM2_Sign", error))
+        })
+    }
+
     /// The loaded key under `id`, from the files that stand there now.
     pub(crate) fn key(&mut self, id: KeyId) -> Result<Loaded, HsmError> {
         let missing = |keys: &Self| HsmError::KeyMissing { key: id.to_string(), token: keys.serial() };

@@ -4,5 +4,10 @@
 // Clippy allows these in test functions, and not in what they share.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod absence;
+mod blobs;
+mod generation;
 mod lab;
+mod limits;
+mod pin;
 mod suite;

@@ -4,7 +4,7 @@ use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore};
 use casemate_hsm_conformance::{Extent, Half, Rig, run};
 use casemate_hsm_tpm::TpmStore;
 
-use crate::lab::{Lab, Swtpm};
+use crate::lab::{LABEL, Lab, Swtpm};
 
 /// The store goes before the TPM.
 struct Token {
@@ -61,7 +61,7 @@ fn swtpm_conforms() {
     assert!(read.unwrap().success());
     let mut settings = lab.settings();
     settings.wrapping_key = Some(wrapping);
-    TpmStore::initialize(&settings, "conformance").unwrap();
+    TpmStore::initialize(&settings, LABEL).unwrap();
     let store = TpmStore::open(settings).unwrap();
     let info = store.token().unwrap();
     println!("{info:?}");

@@ -1,0 +1,104 @@
+use std::fs;
+
+use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, Pin, SignatureScheme};
+use casemate_hsm_tpm::{TpmError, TpmStore};
+
+use crate::lab::{Lab, PIN};
+
+const SPEC: KeySpec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
+const SCHEME: SignatureScheme = SignatureScheme::EcdsaP256Sha256;
+const ID: KeyId = KeyId([9; 16]);
+
+fn open(lab: &Lab) -> Result<TpmStore, TpmError> {
+    TpmStore::open(lab.settings())
+}
+
+/// Refusals that the TPM counts, by another program.
+fn counted(lab: &Lab) -> u32 {
+    let listed = lab.tool("tpm2_getcap", &["properties-variable"]);
+    let line = listed.lines().find(|line| line.starts_with("TPM2_PT_LOCKOUT_COUNTER")).unwrap();
+    u32::from_str_radix(line.rsplit_once("0x").unwrap().1, 16).unwrap()
+}
+
+fn set_tries(lab: &Lab, tries: u32) {
+    lab.tool(
+        "tpm2_dictionarylockout",
+        &["--setup-parameters", "--max-tries", &tries.to_string(), "--recovery-time", "1000"],
+    );
+}
+
+#[test]
+fn a_wrong_pin_counts_once_and_is_never_tried_again() {
+    let lab = Lab::new();
+    set_tries(&lab, 10);
+    lab.write_pin("000000");
+    assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))));
+    assert_eq!(counted(&lab), 1);
+    for _ in 0..3 {
+        assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinRefusedBefore { .. }))));
+    }
+    assert_eq!(counted(&lab), 1, "the wrong PIN was tried again");
+    assert_eq!(fs::read_dir(lab.path("state")).unwrap().count(), 1);
+    lab.write_pin(PIN);
+    open(&lab).unwrap();
+    assert_eq!(counted(&lab), 1);
+    assert_eq!(fs::read_dir(lab.path("state")).unwrap().count(), 0);
+}
+
+#[test]
+fn no_pin_is_tried_that_could_lock_the_tpm_nor_on_one_that_is_locked() {
+    let lab = Lab::new();
+    set_tries(&lab, 3);
+    for wrong in ["000000", "111111"] {
+        lab.write_pin(wrong);
+        assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))));
+    }
+    for pin in ["222222", PIN] {
+        lab.write_pin(pin);
+        assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinLastTry { .. }))), "{pin}");
+    }
+    assert_eq!(counted(&lab), 2, "nothing was tried");
+    set_tries(&lab, 2);
+    let locked = open(&lab).map(drop);
+    assert!(matches!(locked, Err(TpmError::Hsm(HsmError::PinLocked { .. }))), "{locked:?}");
+    lab.tool("tpm2_dictionarylockout", &["--clear-lockout"]);
+    open(&lab).unwrap();
+}
+
+#[test]
+fn without_a_place_for_the_record_no_pin_is_tried() {
+    let lab = Lab::new();
+    lab.write_pin("000000");
+    let mut settings = lab.settings();
+    settings.state = lab.path("nowhere");
+    assert!(matches!(TpmStore::open(settings), Err(TpmError::RefusalRecord { .. })));
+    assert_eq!(counted(&lab), 0);
+}
+
+#[test]
+fn the_pin_changes_and_the_keys_stay() {
+    let lab = Lab::new();
+    set_tries(&lab, 10);
+    let store = open(&lab).unwrap();
+    store.generate(ID, "k", SPEC).unwrap();
+    store.change_pin(Pin::new("864209".to_owned())).unwrap();
+    store.sign(ID, SCHEME, b"m").unwrap();
+    drop(store);
+    assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))));
+    lab.write_pin("864209");
+    open(&lab).unwrap().sign(ID, SCHEME, b"m").unwrap();
+}
+
+/// Neither the PIN nor what it opens may stand in the token's files.
+#[test]
+fn the_token_is_made_once_and_does_not_hold_its_pin() {
+    let lab = Lab::new();
+    let token = fs::read(lab.path("token").join("token")).unwrap();
+    assert!(!token.windows(PIN.len()).any(|window| window == PIN.as_bytes()));
+    let again = TpmStore::initialize(&lab.settings(), "another");
+    assert!(matches!(again, Err(TpmError::AlreadyInitialized { .. })), "{again:?}");
+    assert_eq!(fs::read(lab.path("token").join("token")).unwrap(), token);
+    let mut settings = lab.settings();
+    settings.folder = lab.path("elsewhere");
+    assert!(matches!(TpmStore::open(settings), Err(TpmError::NotInitialized { .. })));
+}
