@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use casemate_hsm_api::{Hash, HsmError, KeyAlgorithm, KeyId};
+use casemate_hsm_api::{Hash, HsmError, KeyAlgorithm, KeyId, PublicKey};
 use tss_esapi::{
     Context, Error, Result as Answer,
     attributes::SessionAttributesBuilder,
@@ -23,8 +23,8 @@ use crate::{
     template::{NAME_HASH, storage_primary},
 };
 
-/// The first transient object and the first loaded session (TPM 2.0 part 2, 7.4).
-const FIRST_HANDLES: [u32; 2] = [0x8000_0000, 0x0200_0000];
+/// The first transient object, loaded session and saved session (TPM 2.0 part 2, 7.4).
+const FIRST_HANDLES: [u32; 3] = [0x8000_0000, 0x0200_0000, 0x0300_0000];
 
 /// The first wait before a command is repeated that the TPM put off, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
@@ -78,6 +78,8 @@ pub(crate) struct Connection {
     pub(crate) key_auth: Option<Auth>,
     pub(crate) algorithms: Vec<KeyAlgorithm>,
     pub(crate) hashes: Vec<Hash>,
+    /// Hashes with which the TPM was seen to make RSA PSS signatures as we want them.
+    pub(crate) pss: Vec<Hash>,
     /// Keys that are loaded, the longest unused first.
     loaded: Vec<Loaded>,
     room: usize,
@@ -88,7 +90,7 @@ pub(crate) struct Connection {
 pub(crate) struct Loaded {
     pub(crate) id: KeyId,
     pub(crate) handle: KeyHandle,
-    pub(crate) algorithm: KeyAlgorithm,
+    pub(crate) public: PublicKey,
     /// Of the files that it was loaded from.
     pub(crate) stamp: Stamp,
 }
@@ -134,6 +136,7 @@ impl Connection {
             key_auth: None,
             algorithms: Vec::new(),
             hashes: Vec::new(),
+            pss: Vec::new(),
             loaded: Vec::new(),
             room: settings.loaded_keys.max(1),
         };
@@ -331,7 +334,11 @@ fn flush_strangers(context: &mut Context) -> Answer<()> {
         let CapabilityData::Handles(handles) = found else { continue };
         for handle in handles.into_inner() {
             let stranger = context.tr_from_tpm_public(handle)?;
-            context.flush_context(stranger)?;
+            match context.flush_context(stranger) {
+                // The library does not expect a saved session there; the TPM has flushed it all the same.
+                Ok(()) | Err(Error::WrapperError(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

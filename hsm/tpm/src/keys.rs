@@ -1,5 +1,5 @@
 use casemate_hsm_api::{
-    Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, PublicKey, SignatureScheme, StoredKey,
+    Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, Padding, PublicKey, SignatureScheme, StoredKey,
 };
 use tss_esapi::{
     constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
@@ -124,18 +124,40 @@ impl Keys<'_> {
 
     pub(crate) fn sign(&mut self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
         let key = self.key(id)?;
-        if !scheme.fits(key.algorithm) {
-            return Err(HsmError::SchemeMismatch { scheme, algorithm: key.algorithm });
+        if !scheme.fits(key.public.algorithm) {
+            return Err(HsmError::SchemeMismatch { scheme, algorithm: key.public.algorithm });
         }
-        match self.sign_with(id, key.handle, key.algorithm, scheme, message) {
+        let signature = match self.sign_with(id, key.handle, key.public.algorithm, scheme, message) {
             // The TPM lost it, as when the last command needed all its room.
             Err(Failed::Stale) => {
                 self.tpm.forget(id);
                 let key = self.key(id)?;
-                self.sign_with(id, key.handle, key.algorithm, scheme, message).map_err(|failed| self.told(failed))
+                self.sign_with(id, key.handle, key.public.algorithm, scheme, message)
             }
-            other => other.map_err(|failed| self.told(failed)),
+            other => other,
+        };
+        let signature = signature.map_err(|failed| self.told(failed))?;
+        self.prove_salt(scheme, &key.public, message, &signature)?;
+        Ok(signature)
+    }
+
+    /// A TPM chooses the length of the PSS salt itself: that of the hash if it is made after FIPS 186-4, the longest that fits if
+    /// it is older (TPM 2.0 part 1, B.7). So the first signature of each hash is looked at, and one with another salt is refused.
+    fn prove_salt(
+        &mut self,
+        scheme: SignatureScheme,
+        public: &PublicKey,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), HsmError> {
+        if scheme.padding() != Padding::RsaPss || self.tpm.pss.contains(&scheme.hash()) {
+            return Ok(());
         }
+        if !verifies(public, scheme, message, signature) {
+            return Err(self.unsupported(format!("{scheme} and a salt of the hash's length")));
+        }
+        self.tpm.pss.push(scheme.hash());
+        Ok(())
     }
 
     /// `TPM2_Sign` of one message with one loaded key, and nothing around it.
@@ -146,8 +168,8 @@ impl Keys<'_> {
         message: &[u8],
     ) -> Result<impl Fn(&mut Connection) -> Result<(), HsmError> + 'static, HsmError> {
         let key = self.key(id)?;
-        if !scheme.fits(key.algorithm) {
-            return Err(HsmError::SchemeMismatch { scheme, algorithm: key.algorithm });
+        if !scheme.fits(key.public.algorithm) {
+            return Err(HsmError::SchemeMismatch { scheme, algorithm: key.public.algorithm });
         }
         let hash =
             Digest::try_from(hashed(scheme.hash(), message)).map_err(|error| self.tpm.failed("the digest", error))?;
@@ -174,7 +196,7 @@ impl Keys<'_> {
         }
         let Found::Pair(pair) = self.find(id)? else { return Err(missing(self)) };
         let handle = self.load(id, &pair)?;
-        let key = Loaded { id, handle, algorithm: pair.key.algorithm, stamp };
+        let key = Loaded { id, handle, public: pair.key, stamp };
         self.tpm.keep(key.clone());
         Ok(key)
     }

@@ -187,8 +187,10 @@ mod tests {
             let spec = KeySpec { algorithm: KeyAlgorithm::P256, backup };
             u32::from(signing(spec, &[7; 32]).unwrap().object_attributes())
         };
-        // TPMA_OBJECT (TPM 2.0 part 2, 8.3): fixedTPM is bit 1, fixedParent bit 4, sensitiveDataOrigin bit 5, sign bit 18.
-        let (fixed, origin, sign) = (1 << 1 | 1 << 4, 1 << 5, 1 << 18);
+        // TPMA_OBJECT (TPM 2.0 part 2, 8.3): fixedTPM is bit 1, fixedParent bit 4, sensitiveDataOrigin bit 5, noDA bit 10, sign bit 18.
+        let (fixed, origin, no_da, sign) = (1 << 1 | 1 << 4, 1 << 5, 1 << 10, 1 << 18);
+        assert_eq!(attributes(Backup::None) & no_da, no_da, "a lockout must not stop who is logged in");
+        assert_eq!(u32::from(sealed().unwrap().object_attributes()) & no_da, 0, "wrong PINs must count");
         assert_eq!(attributes(Backup::None) & (fixed | origin | sign), fixed | origin | sign);
         assert_eq!(attributes(Backup::Wrapped) & (fixed | origin | sign), origin | sign);
     }

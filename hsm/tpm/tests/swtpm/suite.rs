@@ -1,10 +1,10 @@
-use std::fs;
+use std::{fs, path::PathBuf};
 
-use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore};
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyId, KeySpec, KeyStore};
 use casemate_hsm_conformance::{Extent, Half, Rig, run};
-use casemate_hsm_tpm::TpmStore;
+use casemate_hsm_tpm::{TpmSettings, TpmStore};
 
-use crate::lab::{LABEL, Lab, Swtpm};
+use crate::lab::{LABEL, Lab};
 
 /// The store goes before the TPM.
 struct Token {
@@ -40,27 +40,23 @@ impl Rig for Token {
     }
 }
 
+/// Settings that trust the storage key of another TPM, and that key's name in a file.
+fn with_wrapping_key(lab: &Lab) -> (TpmSettings, PathBuf) {
+    let mut other = Lab::bare();
+    let (context, wrapping, name) = (lab.path("other.ctx"), lab.path("wrapping"), lab.path("name"));
+    let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
+    other.tool("tpm2_createprimary", &["-C", "o", "-G", "ecc", "-Q", "-c", &text(&context)]);
+    other.tool("tpm2_readpublic", &["-Q", "-c", &text(&context), "-o", &text(&wrapping), "-n", &text(&name)]);
+    other.tpm.kill();
+    let mut settings = lab.settings();
+    settings.wrapping_key = Some(wrapping);
+    (settings, name)
+}
+
 #[test]
 fn swtpm_conforms() {
     let lab = Lab::bare();
-    // The wrapping key is another TPM's storage key.
-    let other = Swtpm::start(&lab.path("other"));
-    let wrapping = lab.path("wrapping");
-    let other_tpm = format!("swtpm:host=127.0.0.1,port={}", other.port);
-    let made = std::process::Command::new("tpm2_createprimary")
-        .args(["-T", &other_tpm, "-C", "o", "-G", "ecc", "-Q", "-c"])
-        .arg(lab.path("other.ctx"))
-        .status();
-    assert!(made.unwrap().success());
-    let read = std::process::Command::new("tpm2_readpublic")
-        .args(["-T", &other_tpm, "-Q", "-c"])
-        .arg(lab.path("other.ctx"))
-        .arg("-o")
-        .arg(&wrapping)
-        .status();
-    assert!(read.unwrap().success());
-    let mut settings = lab.settings();
-    settings.wrapping_key = Some(wrapping);
+    let (settings, _) = with_wrapping_key(&lab);
     TpmStore::initialize(&settings, LABEL).unwrap();
     let store = TpmStore::open(settings).unwrap();
     let info = store.token().unwrap();
@@ -73,4 +69,26 @@ fn swtpm_conforms() {
     let report = run(&Token { store, lab }, &extent);
     println!("{report}");
     assert!(report.passed(), "{report}");
+}
+
+/// The policy of a key for backup is what the TPM itself computes for "its authorization, and this new parent".
+#[test]
+fn a_key_for_backup_can_go_to_the_wrapping_key_alone() {
+    let lab = Lab::new();
+    let (settings, name) = with_wrapping_key(&lab);
+    let store = TpmStore::open(settings).unwrap();
+    let id = KeyId([7; 16]);
+    store.generate(id, "k", KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::Wrapped }).unwrap();
+    drop(store);
+    let (session, policy) = (lab.path("session"), lab.path("policy"));
+    let (session, name) = (session.to_str().unwrap(), name.to_str().unwrap());
+    lab.tool("tpm2_startauthsession", &["-S", session]);
+    lab.tool("tpm2_policyauthvalue", &["-S", session]);
+    let select = ["-S", session, "-n", name, "-N", name, "-L", policy.to_str().unwrap()];
+    lab.tool("tpm2_policyduplicationselect", &select);
+    let record = fs::read_to_string(lab.path("token").join(format!("{id}.public"))).unwrap();
+    let policy = hex::encode(fs::read(policy).unwrap());
+    assert_eq!(policy.len(), 64);
+    // TPM2B_DIGEST: its length, then the policy.
+    assert!(record.contains(&format!("0020{policy}")), "{record}");
 }
