@@ -171,7 +171,7 @@ impl Connection {
                 Remedy::Wait if patience.wait() => {}
                 Remedy::UnloadObjects if !unloaded => {
                     unloaded = true;
-                    self.unload_all();
+                    self.clear();
                 }
                 Remedy::NewSession if !renewed => {
                     renewed = true;
@@ -186,6 +186,11 @@ impl Connection {
     pub(crate) fn ask_openly<T>(&mut self, mut command: impl FnMut(&mut Context) -> Answer<T>) -> Answer<T> {
         let retry = self.retry;
         patiently(retry, || self.context.execute_without_session(&mut command))
+    }
+
+    /// Runs several commands that have sessions of their own, once.
+    pub(crate) fn once<T>(&mut self, commands: impl FnOnce(&mut Context) -> Answer<T>) -> Answer<T> {
+        self.context.execute_without_session(commands)
     }
 
     /// The answer in the words of the trait.
@@ -251,7 +256,8 @@ impl Connection {
         }
     }
 
-    fn unload_all(&mut self) {
+    /// Unloads every key.
+    pub(crate) fn clear(&mut self) {
         for key in std::mem::take(&mut self.loaded) {
             self.unload(key.handle);
         }

@@ -1,6 +1,7 @@
 use casemate_hsm_api::{
     Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, Padding, PublicKey, SignatureScheme, StoredKey,
 };
+use casemate_hsm_attest::{PublicArea, verifies};
 use tss_esapi::{
     constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
     handles::KeyHandle,
@@ -14,10 +15,8 @@ use crate::{
     connection::{Connection, Loaded, Secret},
     error::{is_bad_blob, is_stale},
     folder::{Blobs, Folder, PrivateRecord, PublicRecord, damaged},
-    public::public_key,
     signature::{hashed, outward, scheme as tpm_scheme},
     template::{self, difference, scheme_of},
-    verify::verifies,
 };
 
 /// What the pairwise test signs.
@@ -64,7 +63,7 @@ impl Keys<'_> {
             })
             .map_err(|error| self.tpm.failed("TPM2_Create", error))?;
         let area = made.out_public.marshall().map_err(|error| self.tpm.failed("TPM2B_PUBLIC", error))?;
-        let key = public_key(&made.out_public).ok_or_else(|| self.wrong(id, "TPM2_Create"))?;
+        let key = PublicArea::parse(&area).map_err(|_| self.wrong(id, "TPM2_Create"))?.key().clone();
         let pair =
             Pair { label: label.to_owned(), area: made.out_public.clone(), private: made.out_private.clone(), key };
         // Nothing is written of a pair whose halves do not fit.
@@ -182,6 +181,14 @@ impl Keys<'_> {
         })
     }
 
+    /// `TPMT_PUBLIC` of a whole pair.
+    pub(crate) fn area(&mut self, id: KeyId) -> Result<Vec<u8>, HsmError> {
+        match self.find(id)? {
+            Found::Pair(pair) => pair.area.marshall().map_err(|error| self.tpm.failed("TPMT_PUBLIC", error)),
+            _ => Err(HsmError::KeyMissing { key: id.to_string(), token: self.serial() }),
+        }
+    }
+
     /// The loaded key under `id`, from the files that stand there now.
     pub(crate) fn key(&mut self, id: KeyId) -> Result<Loaded, HsmError> {
         let missing = |keys: &Self| HsmError::KeyMissing { key: id.to_string(), token: keys.serial() };
@@ -215,7 +222,7 @@ impl Keys<'_> {
         let unusable = |path| damaged(path, "it holds no TPM object of a kind that is used here");
         let public_path = self.folder.public_path(id);
         let area = Public::unmarshall(&public.public).map_err(|_| self.bad(id, unusable(&public_path)))?;
-        let key = public_key(&area).ok_or_else(|| self.bad(id, unusable(&public_path)))?;
+        let key = PublicArea::parse(&public.public).map_err(|_| self.bad(id, unusable(&public_path)))?.key().clone();
         let private_path = self.folder.private_path(id);
         let private =
             Private::try_from(private.private.as_slice()).map_err(|_| self.bad(id, unusable(&private_path)))?;

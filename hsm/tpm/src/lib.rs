@@ -25,6 +25,7 @@
 //! version 0.2.0 asks for Rust 1.100, newer than this workspace's (checked on 2026-11-23).
 #![forbid(unsafe_code)]
 
+mod attest;
 mod capability;
 mod connection;
 mod error;
@@ -34,13 +35,11 @@ mod keys;
 mod line;
 mod login;
 mod pin;
-mod public;
 mod refusal;
 mod settings;
 mod signature;
 mod store;
 mod template;
-mod verify;
 mod write;
 
 pub use error::TpmError;

@@ -9,14 +9,16 @@ use std::{
 use casemate_hsm_api::{
     HsmError, KeyId, KeySpec, KeyState, KeyStore, Pin, PublicKey, SignatureScheme, StoredKey, TokenInfo,
 };
+use casemate_hsm_attest::{AttestationKey, Challenge, Statement};
 use tss_esapi::{
     attributes::ObjectAttributes,
     structures::{Public, PublicBuffer},
     traits::UnMarshall,
 };
+use zeroize::Zeroizing;
 
 use crate::{
-    TpmError, TpmSettings, capability,
+    TpmError, TpmSettings, attest, capability,
     connection::{Connection, Desk},
     folder::{Folder, TokenRecord},
     keys::Keys,
@@ -124,6 +126,32 @@ impl TpmStore {
                 Ok(login::change_pin(tpm, &shared.folder, &token, &pin).map(|made| *token = made))
             })
         })?
+    }
+
+    /// The TPM's attestation key, and the certificate of its endorsement key: what an auditor makes a challenge for.
+    ///
+    /// # Errors
+    /// [`HsmError::Unsupported`] if the maker gave the TPM no certificate.
+    pub fn attestation_key(&self) -> Result<AttestationKey, HsmError> {
+        self.ask(self.settings.generate_timeout(), |keys| attest::attestation_key(keys.tpm))
+    }
+
+    /// The answer to an auditor's challenge.
+    ///
+    /// # Errors
+    /// [`HsmError::Device`] if the challenge is for another TPM or attestation key.
+    pub fn answer(&self, challenge: &Challenge) -> Result<Zeroizing<Vec<u8>>, HsmError> {
+        let challenge = challenge.clone();
+        self.ask(self.settings.generate_timeout(), move |keys| attest::activate(keys.tpm, &challenge))
+    }
+
+    /// The TPM's statement on a key, with an auditor's nonce of at most 64 bytes.
+    ///
+    /// # Errors
+    /// As [`KeyStore::sign`] and [`TpmStore::attestation_key`].
+    pub fn attest(&self, id: KeyId, nonce: &[u8]) -> Result<Statement, HsmError> {
+        let nonce = nonce.to_vec();
+        self.ask(self.settings.generate_timeout(), move |mut keys| attest::certify(&mut keys, id, &nonce))
     }
 
     /// Signatures a second of the TPM with nothing around it: one digest again and again by one thread, for `duration`.

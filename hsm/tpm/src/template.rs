@@ -16,7 +16,7 @@ use tss_esapi::{
     traits::Marshall,
 };
 
-use crate::{public::curve, signature::hashing};
+use crate::signature::hashing;
 
 /// The hash of every name, policy and session here.
 pub(crate) const NAME_HASH: HashingAlgorithm = HashingAlgorithm::Sha256;
@@ -112,6 +112,16 @@ pub(crate) fn signing(spec: KeySpec, policy: &[u8]) -> Result<Public> {
                 .with_rsa_unique_identifier(PublicKeyRsa::default())
                 .build()
         }
+    }
+}
+
+/// The curve of an algorithm on one.
+const fn curve(algorithm: KeyAlgorithm) -> Option<EccCurve> {
+    match algorithm {
+        KeyAlgorithm::P256 => Some(EccCurve::NistP256),
+        KeyAlgorithm::P384 => Some(EccCurve::NistP384),
+        KeyAlgorithm::P521 => Some(EccCurve::NistP521),
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => None,
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use casemate_hsm_tpm::{TpmAddress, TpmSettings, TpmStore};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tempfile::TempDir;
 
 pub(crate) const LABEL: &str = "conformance";
@@ -125,9 +126,44 @@ impl Lab {
         lab
     }
 
-    /// Without one.
-    pub(crate) fn bare() -> Self {
+    /// With a token, in a TPM that left a factory: its endorsement key has a certificate, of the maker whose own is returned
+    /// (DER). The programs are of the package swtpm-tools.
+    pub(crate) fn certified() -> (Self, Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        fs::create_dir(path("swtpm")).unwrap();
+        fs::create_dir(path("maker")).unwrap();
+        let maker = format!(
+            "statedir = {0}\nsigningkey = {0}/key.pem\nissuercert = {0}/cert.pem\ncertserial = {0}/serial\n",
+            path("maker")
+        );
+        fs::write(path("maker.conf"), maker).unwrap();
+        fs::write(path("options"), "--platform-manufacturer Lab\n--platform-version 1\n--platform-model Lab\n")
+            .unwrap();
+        let setup = format!(
+            "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n",
+            path("maker.conf"),
+            path("options")
+        );
+        fs::write(path("setup.conf"), setup).unwrap();
+        let output = Command::new("swtpm_setup")
+            .args(["--tpm2", "--create-ek-cert", "--tpmstate", &path("swtpm"), "--config", &path("setup.conf")])
+            .output()
+            .expect("swtpm_setup, of the package swtpm-tools, is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let pem = fs::read(path("maker/cert.pem")).unwrap();
+        let der = CertificateDer::from_pem_slice(&pem).unwrap().to_vec();
+        let lab = Self::over(folder);
+        TpmStore::initialize(&lab.settings(), LABEL).unwrap();
+        (lab, der)
+    }
+
+    /// Without a token.
+    pub(crate) fn bare() -> Self {
+        Self::over(tempfile::tempdir().unwrap())
+    }
+
+    fn over(folder: TempDir) -> Self {
         fs::create_dir(folder.path().join("state")).unwrap();
         let tpm = Swtpm::start(&folder.path().join("swtpm"));
         let lab = Self { folder, tpm };

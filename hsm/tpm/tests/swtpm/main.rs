@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod absence;
+mod attest;
 mod blobs;
 mod generation;
 mod lab;

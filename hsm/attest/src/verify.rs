@@ -1,8 +1,9 @@
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use casemate_hsm_api::{PublicKey, SignatureScheme};
 
-/// Whether `signature` over `message` verifies with `public`, by the FIPS module. This, and not the TPM, judges the TPM.
-pub(crate) fn verifies(public: &PublicKey, scheme: SignatureScheme, message: &[u8], signature: &[u8]) -> bool {
+/// Whether `signature` over `message` verifies with `public`, by the FIPS module.
+#[must_use]
+pub fn verifies(public: &PublicKey, scheme: SignatureScheme, message: &[u8], signature: &[u8]) -> bool {
     scheme.fits(public.algorithm)
         && UnparsedPublicKey::new(verification(scheme), &public.spki_der).verify(message, signature).is_ok()
 }

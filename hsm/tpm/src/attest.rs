@@ -1,0 +1,189 @@
+use casemate_hsm_api::{HsmError, KeyId, SignatureScheme};
+use casemate_hsm_attest::{AttestationKey, Challenge, Statement};
+use tss_esapi::{
+    Context, Error, Result as Answer, WrapperErrorKind,
+    abstraction::{AsymmetricAlgorithmSelection, ek},
+    attributes::{ObjectAttributesBuilder, SessionAttributesBuilder},
+    constants::SessionType,
+    handles::{AuthHandle, KeyHandle, SessionHandle},
+    interface_types::{
+        algorithm::PublicAlgorithm,
+        ecc::EccCurve,
+        key_bits::RsaKeyBits,
+        resource_handles::Hierarchy,
+        session_handles::{AuthSession, PolicySession},
+    },
+    structures::{
+        Data, Digest, EccPoint, EccScheme, EncryptedSecret, HashScheme, IdObject, KeyDerivationFunctionScheme, Nonce,
+        Public, PublicBuilder, PublicEccParametersBuilder, Signature, SignatureScheme as TpmScheme,
+        SymmetricDefinition,
+    },
+    traits::Marshall,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    connection::{Connection, Secret},
+    keys::Keys,
+    signature::outward,
+    template::NAME_HASH,
+};
+
+/// The endorsement key of which makers certify most: RSA-2048, template L-1 of the TCG EK Credential Profile.
+const ENDORSEMENT: AsymmetricAlgorithmSelection = AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048);
+
+/// The attestation key and the TPM's endorsement certificate.
+pub(crate) fn attestation_key(tpm: &mut Connection) -> Result<AttestationKey, HsmError> {
+    let certificate = tpm.ask_openly(|context| ek::retrieve_ek_pubcert(context, ENDORSEMENT)).map_err(|error| {
+        match tpm.failed("the endorsement certificate", error) {
+            // Nothing stands at its index.
+            HsmError::TokenAbsent { token, detail } if detail.contains("Handle") => {
+                let operation =
+                    "attestation: its maker gave it no certificate of an RSA-2048 endorsement key".to_owned();
+                HsmError::Unsupported { token, operation }
+            }
+            other => other,
+        }
+    })?;
+    let public = with_attestation_key(tpm, "the attestation key", |_, _, public| public.marshall())?;
+    Ok(AttestationKey { endorsement_certificate: exact(certificate), public })
+}
+
+/// Opens a challenge: `TPM2_ActivateCredential`. The TPM gives the secret only if the challenge is for a key that it holds.
+pub(crate) fn activate(tpm: &mut Connection, challenge: &Challenge) -> Result<Zeroizing<Vec<u8>>, HsmError> {
+    let bad = |tpm: &Connection, error| tpm.failed("the challenge", error);
+    let credential = IdObject::try_from(challenge.credential.as_slice()).map_err(|error| bad(tpm, error))?;
+    let secret = EncryptedSecret::try_from(challenge.secret.as_slice()).map_err(|error| bad(tpm, error))?;
+    let opened = with_attestation_key(tpm, "TPM2_ActivateCredential", |context, key, _| {
+        let endorsement = ek::create_ek_object_2(context, ENDORSEMENT, None)?;
+        let opened = endorsed(context, |context, policy| {
+            context.execute_with_sessions((Some(AuthSession::Password), Some(policy), None), |context| {
+                context.activate_credential(key, endorsement, credential.clone(), secret.clone())
+            })
+        });
+        context.flush_context(endorsement.into())?;
+        Ok(Zeroizing::new(opened?.value().to_vec()))
+    });
+    match opened {
+        // libtpms says TPM_RC_FAILURE when the secret does not decrypt. Only a TPM that fails in the next command as well is
+        // broken: a stranger's challenge must not be the end of it.
+        Err(HsmError::WrongAnswer { token, .. }) => {
+            tpm.present()?;
+            let detail = "the challenge is for another TPM".to_owned();
+            Err(HsmError::Device { token, operation: "TPM2_ActivateCredential".to_owned(), detail })
+        }
+        other => other,
+    }
+}
+
+/// Has the TPM say what it knows of a key, with the auditor's nonce of at most 64 bytes: `TPM2_Certify`.
+pub(crate) fn certify(keys: &mut Keys<'_>, id: KeyId, nonce: &[u8]) -> Result<Statement, HsmError> {
+    let by = attestation_key(keys.tpm)?;
+    let public = keys.area(id)?;
+    let nonce = Data::try_from(nonce).map_err(|error| keys.tpm.failed("the nonce", error))?;
+    keys.tpm.clear();
+    let key = keys.key(id)?;
+    let tpm = &mut *keys.tpm;
+    let (attester, _) = make_attestation_key(tpm)?;
+    let said = tpm.ask(Secret::Neither, |context, _| {
+        let (own, ..) = context.sessions();
+        context.execute_with_sessions((own, Some(AuthSession::Password), None), |context| {
+            context.certify(key.handle.into(), attester, nonce.clone(), TpmScheme::Null)
+        })
+    });
+    tpm.unload(attester);
+    let (said, signature) = said.map_err(|error| tpm.failed("TPM2_Certify", error))?;
+    let wrong =
+        || HsmError::WrongAnswer { token: tpm.serial().to_owned(), operation: format!("TPM2_Certify of key {id}") };
+    let certify = said.marshall().map_err(|error| tpm.failed("TPMS_ATTEST", error))?;
+    let signature = der(&signature).ok_or_else(wrong)?;
+    Ok(Statement { public, certify, signature, by })
+}
+
+fn der(signature: &Signature) -> Option<Vec<u8>> {
+    let scheme = SignatureScheme::EcdsaP256Sha256;
+    outward(casemate_hsm_api::KeyAlgorithm::P256, scheme, signature)
+}
+
+/// Runs `work` with the attestation key and nothing else loaded beside the storage key: there is room for one more object.
+fn with_attestation_key<T>(
+    tpm: &mut Connection,
+    operation: &str,
+    work: impl FnOnce(&mut Context, KeyHandle, &Public) -> Answer<T>,
+) -> Result<T, HsmError> {
+    tpm.clear();
+    let (key, public) = make_attestation_key(tpm)?;
+    let done = tpm.once(|context| work(context, key, &public));
+    tpm.unload(key);
+    done.map_err(|error| tpm.failed(operation, error))
+}
+
+/// The attestation key: a primary of the owner hierarchy from a fixed template, so that it is the same at each making until the
+/// TPM is cleared. It is restricted, and signs nothing but what the TPM itself says; so it needs no authorization.
+fn make_attestation_key(tpm: &mut Connection) -> Result<(KeyHandle, Public), HsmError> {
+    let template = template().map_err(|error| tpm.failed("the attestation key's template", error))?;
+    let made = tpm
+        .ask(Secret::Neither, |context, _| {
+            context.create_primary(Hierarchy::Owner, template.clone(), None, None, None, None)
+        })
+        .map_err(|error| tpm.failed("TPM2_CreatePrimary", error))?;
+    Ok((made.key_handle, made.out_public))
+}
+
+fn template() -> Answer<Public> {
+    let attributes = ObjectAttributesBuilder::new()
+        .with_fixed_tpm(true)
+        .with_fixed_parent(true)
+        .with_sensitive_data_origin(true)
+        .with_user_with_auth(true)
+        .with_no_da(true)
+        .with_restricted(true)
+        .with_sign_encrypt(true)
+        .build()?;
+    let parameters = PublicEccParametersBuilder::new()
+        .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(NAME_HASH)))
+        .with_curve(EccCurve::NistP256)
+        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
+        .with_is_signing_key(true)
+        .with_restricted(true);
+    PublicBuilder::new()
+        .with_public_algorithm(PublicAlgorithm::Ecc)
+        .with_name_hashing_algorithm(NAME_HASH)
+        .with_object_attributes(attributes)
+        .with_ecc_parameters(parameters.build()?)
+        .with_ecc_unique_identifier(EccPoint::default())
+        .build()
+}
+
+/// Runs `work` with a session that satisfies the endorsement key's policy: the endorsement hierarchy's authorization, which is
+/// empty unless the TPM's owner set one.
+fn endorsed<T>(context: &mut Context, work: impl FnOnce(&mut Context, AuthSession) -> Answer<T>) -> Answer<T> {
+    let cipher = SymmetricDefinition::AES_128_CFB;
+    let session = context
+        .execute_without_session(|context| {
+            context.start_auth_session(None, None, None, SessionType::Policy, cipher, NAME_HASH)
+        })?
+        .ok_or(Error::WrapperError(WrapperErrorKind::WrongValueFromTpm))?;
+    let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
+    let done = context
+        .tr_sess_set_attributes(session, attributes, mask)
+        .and_then(|()| PolicySession::try_from(session))
+        .and_then(|policy| {
+            context.execute_with_session(Some(AuthSession::Password), |context| {
+                let (nonce, hash, reference) = (Nonce::default(), Digest::default(), Nonce::default());
+                context.policy_secret(policy, AuthHandle::Endorsement, nonce, hash, reference, None)
+            })
+        })
+        .and_then(|_| work(context, session));
+    context.flush_context(SessionHandle::from(session).into())?;
+    done
+}
+
+/// A certificate without the padding that some makers leave behind it in the index: as long as its DER header says.
+fn exact(mut certificate: Vec<u8>) -> Vec<u8> {
+    if let [0x30, 0x82, high, low, ..] = certificate.as_slice() {
+        let length = usize::from(u16::from_be_bytes([*high, *low])) + 4;
+        certificate.truncate(length);
+    }
+    certificate
+}
