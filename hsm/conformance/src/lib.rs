@@ -44,6 +44,10 @@ pub trait Rig {
 pub struct Extent {
     /// Algorithms of which a key is made.
     pub algorithms: Vec<KeyAlgorithm>,
+    /// Whether the token makes keys that may be wrapped (`backup: wrapped`). Where not, it must refuse to.
+    pub wrapped: bool,
+    /// Whether the rig can take one half of a pair away. Not where a module reads its store once a process.
+    pub halves: bool,
     /// Threads that sign at once.
     pub threads: usize,
     /// Signatures of each thread.
@@ -52,6 +56,6 @@ pub struct Extent {
 
 impl Default for Extent {
     fn default() -> Self {
-        Self { algorithms: KeyAlgorithm::ALL.to_vec(), threads: 8, signatures: 50 }
+        Self { algorithms: KeyAlgorithm::ALL.to_vec(), wrapped: true, halves: true, threads: 8, signatures: 50 }
     }
 }

@@ -47,8 +47,15 @@ fn the_fake_token_conforms() {
 fn a_lying_token_fails_the_suite() {
     let rig = fake();
     rig.token.set_lying(true);
-    let report =
-        run(&rig, &Extent { algorithms: vec![casemate_hsm_api::KeyAlgorithm::P256], threads: 1, signatures: 1 });
+    let report = run(
+        &rig,
+        &Extent {
+            algorithms: vec![casemate_hsm_api::KeyAlgorithm::P256],
+            threads: 1,
+            signatures: 1,
+            ..Extent::default()
+        },
+    );
     let failed = report.cases.iter().filter(|case| case.failure.is_some()).count();
     assert!(failed + 1 >= report.cases.len(), "{report}");
 }

@@ -132,6 +132,11 @@ pub(crate) const fn is_stale_handle(error: &Error) -> bool {
     matches!(error, Error::Pkcs11(RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid, _))
 }
 
+/// Whether the module says that it makes no such key: an attribute's value, or all of them together, it does not take.
+pub(crate) const fn is_refused_template(error: &Error) -> bool {
+    matches!(error, Error::Pkcs11(RvError::AttributeValueInvalid | RvError::TemplateInconsistent, _))
+}
+
 #[cfg(test)]
 mod tests {
     use cryptoki::context::Function;

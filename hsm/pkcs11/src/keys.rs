@@ -5,10 +5,10 @@ use cryptoki::{
 };
 
 use crate::{
-    error::is_stale_handle,
+    error::{is_refused_template, is_stale_handle},
     public,
     signature::{outward, request},
-    template::{difference, key_type, required_types, templates},
+    template::{Usage, difference, key_type, required_types, templates},
     token::{self, algorithms},
     worker::{CachedKey, Open, Worker},
 };
@@ -28,7 +28,13 @@ struct Pair {
     public: PublicKey,
 }
 
-pub(crate) fn generate(worker: &mut Worker, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
+pub(crate) fn generate(
+    worker: &mut Worker,
+    id: KeyId,
+    label: &str,
+    spec: KeySpec,
+    usage: Usage,
+) -> Result<PublicKey, HsmError> {
     let target = worker.target()?;
     let offered =
         algorithms(worker.context(), target.slot).map_err(|error| crate::error::classify(&target.serial, &error))?;
@@ -36,7 +42,7 @@ pub(crate) fn generate(worker: &mut Worker, id: KeyId, label: &str, spec: KeySpe
         let operation = format!("generation of {}", spec.algorithm);
         return Err(HsmError::Unsupported { token: target.serial.as_ref().to_owned(), operation });
     }
-    if inspect(worker, id, None)? != KeyState::Absent {
+    if inspect(worker, id, None, usage)? != KeyState::Absent {
         return Err(HsmError::KeyNotAsSpecified {
             key: id.to_string(),
             token: target.serial.as_ref().to_owned(),
@@ -44,20 +50,29 @@ pub(crate) fn generate(worker: &mut Worker, id: KeyId, label: &str, spec: KeySpe
         });
     }
     worker.with_session(|open| {
-        let made = templates(id, label, spec);
-        open.session
-            .generate_key_pair(&made.mechanism, &made.public, &made.private)
-            .map_err(|error| open.failed(&error))?;
-        match checked(open, id, spec)? {
+        let made = templates(id, label, spec, usage);
+        open.session.generate_key_pair(&made.mechanism, &made.public, &made.private).map_err(|error| {
+            if is_refused_template(&error) {
+                let operation = format!("a {} key that signs only, with backup {:?}", spec.algorithm, spec.backup);
+                return HsmError::Unsupported { token: open.serial(), operation };
+            }
+            open.failed(&error)
+        })?;
+        match checked(open, id, spec, usage)? {
             KeyState::Whole(public) => Ok(public),
             _ => Err(open.differs(id, "the token did not keep what it made")),
         }
     })
 }
 
-pub(crate) fn inspect(worker: &mut Worker, id: KeyId, spec: Option<KeySpec>) -> Result<KeyState, HsmError> {
+pub(crate) fn inspect(
+    worker: &mut Worker,
+    id: KeyId,
+    spec: Option<KeySpec>,
+    usage: Usage,
+) -> Result<KeyState, HsmError> {
     let state = worker.with_session(|open| match spec {
-        Some(spec) => checked(open, id, spec),
+        Some(spec) => checked(open, id, spec, usage),
         None => Ok(match open.pair(id)? {
             Found::Nothing => KeyState::Absent,
             Found::Half(_) => KeyState::Half,
@@ -102,9 +117,14 @@ pub(crate) fn list(worker: &mut Worker) -> Result<Vec<StoredKey>, HsmError> {
         }
         let mut keys = Vec::new();
         for id in ids {
-            if let Found::Pair(pair) = open.pair(id)? {
-                let label = open.label(pair.private)?;
-                keys.push(StoredKey { id, label, public: pair.public });
+            match open.pair(id) {
+                Ok(Found::Pair(pair)) => {
+                    let label = open.label(pair.private)?;
+                    keys.push(StoredKey { id, label, public: pair.public });
+                }
+                // One that nobody can use hides no other; who asks for it is told what is wrong.
+                Ok(_) | Err(HsmError::KeyNotAsSpecified { .. } | HsmError::KeyAmbiguous { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(keys)
@@ -129,7 +149,7 @@ pub(crate) fn sign(
 }
 
 /// The state under `id`; a whole pair is held against `spec` and its halves against each other (FIPS 140-3 IG 10.3.A).
-fn checked(open: &mut Open, id: KeyId, spec: KeySpec) -> Result<KeyState, HsmError> {
+fn checked(open: &mut Open, id: KeyId, spec: KeySpec, usage: Usage) -> Result<KeyState, HsmError> {
     let pair = match open.pair(id)? {
         Found::Nothing => return Ok(KeyState::Absent),
         Found::Half(_) => return Ok(KeyState::Half),
@@ -140,7 +160,7 @@ fn checked(open: &mut Open, id: KeyId, spec: KeySpec) -> Result<KeyState, HsmErr
         return Err(open.differs(id, &detail));
     }
     let read = open.attributes(pair.private, &required_types(spec))?;
-    if let Some(detail) = difference(spec, &read) {
+    if let Some(detail) = difference(spec, usage, &read) {
         return Err(open.differs(id, &detail));
     }
     let key = CachedKey { private: pair.private, algorithm: spec.algorithm };

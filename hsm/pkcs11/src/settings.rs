@@ -2,6 +2,8 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::template::Usage;
+
 /// How the token is known. A serial number is the token itself, a label is what somebody wrote on it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Said", rename_all = "kebab-case")]
@@ -63,6 +65,9 @@ pub struct Pkcs11Settings {
     /// Whether the module may be finalised and initialised again to find a token that came back. Some modules, SoftHSM among
     /// them, look for tokens only then. It happens only while no call is in the module.
     pub reinitialize: bool,
+    /// Whether keys may do nothing but sign, as they should. Some modules (tpm2-pkcs11) make only RSA and EC keys that may
+    /// decrypt as well, and refuse to be told otherwise.
+    pub sign_only: bool,
 }
 
 impl Default for Pkcs11Settings {
@@ -77,6 +82,7 @@ impl Default for Pkcs11Settings {
             hung_calls: 8,
             unresolved_logins: 3,
             reinitialize: true,
+            sign_only: true,
         }
     }
 }
@@ -102,6 +108,10 @@ impl Pkcs11Settings {
     #[must_use]
     pub fn new(module: impl Into<PathBuf>, name: TokenName) -> Self {
         Self { module: module.into(), token: name, ..Self::default() }
+    }
+
+    pub(crate) const fn usage(&self) -> Usage {
+        if self.sign_only { Usage::SignOnly } else { Usage::MayDecrypt }
     }
 
     /// The limit of a call.

@@ -213,11 +213,13 @@ impl KeyStore for Pkcs11Store {
     fn generate(&self, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
         let _one = lock(&self.changing);
         let label = label.to_owned();
-        self.ask(self.settings.generate_timeout(), move |worker| keys::generate(worker, id, &label, spec))
+        let usage = self.settings.usage();
+        self.ask(self.settings.generate_timeout(), move |worker| keys::generate(worker, id, &label, spec, usage))
     }
 
     fn inspect(&self, id: KeyId, spec: Option<KeySpec>) -> Result<KeyState, HsmError> {
-        self.ask(self.settings.call_timeout(), move |worker| keys::inspect(worker, id, spec))
+        let usage = self.settings.usage();
+        self.ask(self.settings.call_timeout(), move |worker| keys::inspect(worker, id, spec, usage))
     }
 
     fn remove_half(&self, id: KeyId) -> Result<(), HsmError> {

@@ -14,7 +14,23 @@ pub(crate) struct Templates {
     pub(crate) private: Vec<Attribute>,
 }
 
-pub(crate) fn templates(id: KeyId, label: &str, spec: KeySpec) -> Templates {
+/// What a key is made for besides signing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Usage {
+    /// Nothing.
+    SignOnly,
+    /// Decryption, which the module cannot be told to leave out.
+    MayDecrypt,
+}
+
+impl Usage {
+    /// Whether this attribute is left to the module.
+    const fn leaves(self, kind: AttributeType) -> bool {
+        matches!(self, Self::MayDecrypt) && matches!(kind, AttributeType::Encrypt | AttributeType::Decrypt)
+    }
+}
+
+pub(crate) fn templates(id: KeyId, label: &str, spec: KeySpec, usage: Usage) -> Templates {
     let name = [Attribute::Token(true), Attribute::Id(id.0.to_vec()), Attribute::Label(label.as_bytes().to_vec())];
     let mut public = name.to_vec();
     public.extend([
@@ -38,6 +54,9 @@ pub(crate) fn templates(id: KeyId, label: &str, spec: KeySpec) -> Templates {
             Mechanism::EccKeyPairGen
         }
     };
+    for template in [&mut public, &mut private] {
+        template.retain(|attribute| !usage.leaves(attribute.attribute_type()));
+    }
     Templates { mechanism, public, private }
 }
 
@@ -75,9 +94,12 @@ pub(crate) fn required(spec: KeySpec) -> Vec<(Attribute, Origin)> {
 
 /// The first attribute in which `read` differs from the specification. A token that does not tell an attribute passes only
 /// where the attribute would permit a use: a key without `CKA_DERIVE` derives nothing.
-pub(crate) fn difference(spec: KeySpec, read: &[Attribute]) -> Option<String> {
+pub(crate) fn difference(spec: KeySpec, usage: Usage, read: &[Attribute]) -> Option<String> {
     required(spec).into_iter().find_map(|(wanted, _)| {
         let kind = wanted.attribute_type();
+        if usage.leaves(kind) {
+            return None;
+        }
         match read.iter().find(|attribute| attribute.attribute_type() == kind) {
             Some(told) if *told == wanted => None,
             Some(told) => Some(format!("it says {told:?}, and {wanted:?} was asked for")),
@@ -114,10 +136,10 @@ mod tests {
 
     #[test]
     fn a_key_as_asked_for_differs_in_nothing() {
-        assert_eq!(difference(NONE, &told(NONE)), None);
-        assert_eq!(difference(WRAPPED, &told(WRAPPED)), None);
-        assert!(difference(NONE, &told(WRAPPED)).is_some());
-        assert!(difference(WRAPPED, &told(NONE)).is_some());
+        assert_eq!(difference(NONE, Usage::SignOnly, &told(NONE)), None);
+        assert_eq!(difference(WRAPPED, Usage::SignOnly, &told(WRAPPED)), None);
+        assert!(difference(NONE, Usage::SignOnly, &told(WRAPPED)).is_some());
+        assert!(difference(WRAPPED, Usage::SignOnly, &told(NONE)).is_some());
     }
 
     #[test]
@@ -139,15 +161,28 @@ mod tests {
                 Attribute::NeverExtractable(is) => Attribute::NeverExtractable(!is),
                 ref other => panic!("{other:?}"),
             };
-            assert!(difference(NONE, &read).is_some(), "{:?}", read[index]);
+            assert!(difference(NONE, Usage::SignOnly, &read).is_some(), "{:?}", read[index]);
         }
+    }
+
+    #[test]
+    fn a_module_that_leaves_decryption_on_is_only_taken_where_that_is_allowed() {
+        let read: Vec<_> = told(NONE)
+            .into_iter()
+            .map(|attribute| if attribute == Attribute::Decrypt(false) { Attribute::Decrypt(true) } else { attribute })
+            .collect();
+        assert!(difference(NONE, Usage::SignOnly, &read).is_some());
+        assert_eq!(difference(NONE, Usage::MayDecrypt, &read), None);
+        let asked = templates(KeyId([1; 16]), "k", NONE, Usage::MayDecrypt);
+        let mut kinds = asked.public.iter().chain(&asked.private).map(Attribute::attribute_type);
+        assert!(!kinds.any(|kind| matches!(kind, AttributeType::Encrypt | AttributeType::Decrypt)));
     }
 
     #[test]
     fn silence_about_extraction_is_refused_and_silence_about_a_use_is_none() {
         let without = |kind| told(NONE).into_iter().filter(|a| a.attribute_type() != kind).collect::<Vec<_>>();
-        assert!(difference(NONE, &without(AttributeType::Extractable)).is_some());
-        assert!(difference(NONE, &without(AttributeType::Sign)).is_some());
-        assert_eq!(difference(NONE, &without(AttributeType::Unwrap)), None);
+        assert!(difference(NONE, Usage::SignOnly, &without(AttributeType::Extractable)).is_some());
+        assert!(difference(NONE, Usage::SignOnly, &without(AttributeType::Sign)).is_some());
+        assert_eq!(difference(NONE, Usage::SignOnly, &without(AttributeType::Unwrap)), None);
     }
 }

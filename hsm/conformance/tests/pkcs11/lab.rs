@@ -63,7 +63,8 @@ struct Tpm {
 impl Lab {
     pub(crate) fn settings(&self) -> Pkcs11Settings {
         let token = TokenName::Label(LABEL.to_owned());
-        Pkcs11Settings::new(self.module.path(), token)
+        let sign_only = !matches!(self.module, Module::Tpm2Pkcs11);
+        Pkcs11Settings { sign_only, ..Pkcs11Settings::new(self.module.path(), token) }
     }
 
     pub(crate) fn files(&self) -> Pkcs11Files {

@@ -35,26 +35,30 @@ impl Rig for Token<'_> {
     }
 }
 
-fn conforms(lab: &Lab) {
+fn conforms(lab: &Lab, extent: &Extent) {
     let rig = Token { lab, store: Pkcs11Store::open(lab.settings(), lab.files()).unwrap() };
-    let report = run(&rig, &Extent::default());
+    let report = run(&rig, extent);
     println!("{report}");
     assert!(report.passed(), "{report}");
 }
 
 #[test]
 fn softhsm_conforms() {
-    in_lab_of(Module::SoftHsm, "suite::softhsm_conforms", conforms);
+    in_lab_of(Module::SoftHsm, "suite::softhsm_conforms", |lab| conforms(lab, &Extent::default()));
 }
 
 #[test]
 fn kryoptic_conforms() {
-    in_lab_of(Module::Kryoptic, "suite::kryoptic_conforms", conforms);
+    in_lab_of(Module::Kryoptic, "suite::kryoptic_conforms", |lab| conforms(lab, &Extent::default()));
 }
 
+/// Without RSA-4096, which swtpm has not; P-521, whose public key the module shows in no form that is one; keys that may be
+/// wrapped, which it refuses to make; and lost halves, for it reads its store once a process.
 #[test]
-fn tpm2_pkcs11_conforms() {
-    in_lab_of(Module::Tpm2Pkcs11, "suite::tpm2_pkcs11_conforms", conforms);
+fn tpm2_pkcs11_conforms_as_far_as_it_goes() {
+    let algorithms = vec![KeyAlgorithm::Rsa2048, KeyAlgorithm::Rsa3072, KeyAlgorithm::P256, KeyAlgorithm::P384];
+    let extent = Extent { algorithms, wrapped: false, halves: false, threads: 4, signatures: 20 };
+    in_lab_of(Module::Tpm2Pkcs11, "suite::tpm2_pkcs11_conforms_as_far_as_it_goes", |lab| conforms(lab, &extent));
 }
 
 #[test]
