@@ -362,3 +362,33 @@ fn owner_refused(place: &str) -> HsmError {
         detail: "the owner hierarchy has another authorization than owner-auth-file says".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `TPM_RC_RETRY` and `TPM_RC_FAILURE` (TPM 2.0 part 2, 6.6.3).
+    const RETRY: u32 = 0x922;
+    const FAILURE: u32 = 0x101;
+
+    /// What comes of a command that the TPM answers so as often, and how often it was asked.
+    fn asked(limit: Duration, number: u32, times: usize) -> (Answer<()>, usize) {
+        let mut asked = 0;
+        let answer = patiently(limit, || {
+            asked += 1;
+            if asked > times { Ok(()) } else { Err(Error::Tss2Error(number.into())) }
+        });
+        (answer, asked)
+    }
+
+    #[test]
+    fn what_the_tpm_puts_off_is_asked_again_for_a_while_and_nothing_else_is() {
+        assert_eq!(asked(Duration::from_secs(5), RETRY, 4), (Ok(()), 5));
+        let begin = Instant::now();
+        let (answer, times) = asked(Duration::from_millis(100), RETRY, usize::MAX);
+        assert!(answer.is_err() && (3..10).contains(&times), "{times}");
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        let (answer, times) = asked(Duration::from_secs(5), FAILURE, 1);
+        assert!(answer.is_err() && times == 1);
+    }
+}

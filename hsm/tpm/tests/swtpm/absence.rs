@@ -1,4 +1,5 @@
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -46,6 +47,28 @@ fn a_tpm_that_is_gone_is_absent_and_never_empty_and_is_used_again_when_it_is_bac
     store.reconnect().unwrap();
     assert_eq!(store.keys().unwrap().len(), 1);
     assert_eq!(store.token().unwrap().serial, serial);
+}
+
+/// As a TPM that lost its power for a moment, while the connection to it stayed: keys and session are gone, and its firmware has
+/// to start it.
+#[test]
+fn a_tpm_that_was_reset_under_the_connection_is_absent_until_it_is_started() {
+    let lab = Lab::new();
+    let store = TpmStore::open(lab.settings()).unwrap();
+    store.generate(ID, "k", SPEC).unwrap();
+    store.sign(ID, SCHEME, b"m").unwrap();
+    let control = format!("127.0.0.1:{}", lab.tpm.port + 1);
+    let reset = Command::new("swtpm_ioctl").args(["--tcp", &control, "-i"]).status();
+    assert!(reset.expect("swtpm_ioctl, of the package swtpm-tools, is installed").success());
+    for _ in 0..2 {
+        let signed = store.sign(ID, SCHEME, b"m");
+        assert!(matches!(signed, Err(HsmError::TokenAbsent { .. })), "{signed:?}");
+        let still = store.reconnect();
+        assert!(matches!(still, Err(HsmError::TokenAbsent { .. })), "{still:?}");
+    }
+    lab.tool("tpm2_startup", &["-c"]);
+    store.reconnect().unwrap();
+    store.sign(ID, SCHEME, b"m").unwrap();
 }
 
 #[test]

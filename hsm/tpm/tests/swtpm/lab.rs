@@ -21,15 +21,21 @@ pub(crate) struct Swtpm {
     state: PathBuf,
     pub(crate) port: u16,
     child: Option<Child>,
+    /// Of its log: 20 holds every byte on the bus.
+    level: u8,
 }
 
 impl Swtpm {
     /// Starts one whose state is in this folder, new or as it was left.
     pub(crate) fn start(state: &Path) -> Self {
+        Self::start_logging(state, 1)
+    }
+
+    fn start_logging(state: &Path, level: u8) -> Self {
         fs::create_dir_all(state).unwrap();
         // Another test may take the ports between the search and the start.
         for _ in 0..20 {
-            let mut swtpm = Self { state: state.to_owned(), port: free_ports(), child: None };
+            let mut swtpm = Self { state: state.to_owned(), port: free_ports(), child: None, level };
             if swtpm.run() {
                 return swtpm;
             }
@@ -66,7 +72,7 @@ impl Swtpm {
             .args(["--tpmstate", &format!("dir={}", self.state.display())])
             .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
             .args(["--ctrl", &format!("type=tcp,port={control},bindaddr=127.0.0.1")])
-            .args(["--log", &format!("file={}", self.state.join("log").display())])
+            .args(["--log", &format!("file={},level={}", self.state.join("log").display(), self.level)])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -161,6 +167,25 @@ impl Lab {
     /// Without a token.
     pub(crate) fn bare() -> Self {
         Self::over(tempfile::tempdir().unwrap())
+    }
+
+    /// Without a token, in a TPM that logs what crosses its bus.
+    pub(crate) fn logging() -> Self {
+        let mut lab = Self::bare();
+        lab.tpm.kill();
+        lab.tpm = Swtpm::start_logging(&lab.path("swtpm"), 20);
+        lab
+    }
+
+    /// All bytes that crossed the bus of a TPM that logs.
+    pub(crate) fn traffic(&self) -> Vec<u8> {
+        let log = fs::read_to_string(self.path("swtpm").join("log")).unwrap();
+        let bytes = |line: &str| -> Option<Vec<u8>> {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let hexadecimal = !words.is_empty() && words.iter().all(|word| word.len() == 2);
+            if hexadecimal { hex::decode(words.concat()).ok() } else { None }
+        };
+        log.lines().filter_map(bytes).flatten().collect()
     }
 
     fn over(folder: TempDir) -> Self {

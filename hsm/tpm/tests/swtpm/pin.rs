@@ -1,5 +1,6 @@
 use std::fs;
 
+use aws_lc_rs::hmac;
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, Pin, SignatureScheme};
 use casemate_hsm_tpm::{TpmError, TpmStore};
 
@@ -87,6 +88,27 @@ fn the_pin_changes_and_the_keys_stay() {
     assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))));
     lab.write_pin("864209");
     open(&lab).unwrap().sign(ID, SCHEME, b"m").unwrap();
+}
+
+/// The value that stands for the PIN goes to the TPM when the token is made; who listens on the bus must not see it. swtpm logs
+/// every byte that it is sent.
+#[test]
+fn the_authorization_does_not_cross_the_bus_in_the_clear() {
+    let lab = Lab::logging();
+    TpmStore::initialize(&lab.settings(), "k").unwrap();
+    open(&lab).unwrap();
+    let record = fs::read_to_string(lab.path("token").join("token")).unwrap();
+    let field = |name: &str| {
+        let value = record.split(&format!("\"{name}\":\"")).nth(1).unwrap();
+        hex::decode(value.split('"').next().unwrap()).unwrap()
+    };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &field("salt"));
+    let tag = hmac::sign(&key, PIN.as_bytes());
+    let value = &tag.as_ref()[..31];
+    let sent = lab.traffic();
+    let crossed = |bytes: &[u8]| sent.windows(bytes.len()).any(|window| window == bytes);
+    assert!(crossed(&field("private")), "the log holds what was sent");
+    assert!(!crossed(value) && !crossed(PIN.as_bytes()));
 }
 
 /// Neither the PIN nor what it opens may stand in the token's files.
