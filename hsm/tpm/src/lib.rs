@@ -13,8 +13,10 @@
 //! - `backup: none` makes keys `fixedTPM` and `fixedParent`. `backup: wrapped` makes keys that can be duplicated to one new
 //!   parent, the trusted wrapping key of the settings, by who knows the key's authorization; without that setting it is refused.
 //! - One thread has the context, with a bounded queue before it. A call that hangs is given up; the thread goes on when the TPM
-//!   answers. What the TPM puts off is repeated for a bounded time, and what it has no room for is tried once more after the
-//!   loaded keys were taken out.
+//!   answers, and until then the next ones are told that the token is busy, as they are while it makes an RSA key. What the TPM
+//!   puts off is repeated for a bounded time, and what it has no room for is tried once more after the loaded keys were taken out.
+//!
+//! A TPM can also say that a key is its own and stays ([`TpmStore::attest`]); `hsm/attest` proves what it says, without a TPM.
 //!
 //! The TPM's answers are not believed: what it made is read back, its halves are tried against each other by the FIPS module, and
 //! one wrong answer ends its use ([`HsmError::WrongAnswer`](casemate_hsm_api::HsmError::WrongAnswer)).

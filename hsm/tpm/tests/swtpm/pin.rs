@@ -66,6 +66,20 @@ fn no_pin_is_tried_that_could_lock_the_tpm_nor_on_one_that_is_locked() {
     open(&lab).unwrap();
 }
 
+/// The TPM cannot know that no wrong PIN was lost with the power, so it counts one (TPM 2.0 part 1, 19.8.6): whoever sets its tries
+/// has to think of that.
+#[test]
+fn a_power_failure_after_a_login_counts_as_one_wrong_pin() {
+    let mut lab = Lab::new();
+    set_tries(&lab, 10);
+    open(&lab).unwrap();
+    assert_eq!(counted(&lab), 0);
+    lab.tpm.restart();
+    assert_eq!(counted(&lab), 1);
+    lab.tpm.restart();
+    assert_eq!(counted(&lab), 1, "nobody logged in meanwhile");
+}
+
 #[test]
 fn without_a_place_for_the_record_no_pin_is_tried() {
     let lab = Lab::new();
