@@ -84,6 +84,16 @@ pub enum HsmError {
         /// Mechanism or attribute in the words of PKCS#11.
         operation: String,
     },
+    /// The token makes no key that is gone afterwards, so nobody can tell how fast it signs before a key of ours is on it.
+    #[error("token {token} cannot be measured with {algorithm}: {detail}")]
+    Unmeasurable {
+        /// Serial of the token.
+        token: String,
+        /// Of which kind the temporary key was to be.
+        algorithm: crate::KeyAlgorithm,
+        /// What the token said.
+        detail: String,
+    },
     /// Caller's mistake: the scheme does not fit the key.
     #[error("{scheme} does not fit a key of {algorithm}")]
     SchemeMismatch {

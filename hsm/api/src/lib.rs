@@ -4,6 +4,7 @@
 
 mod error;
 mod key;
+mod rate;
 mod role;
 mod scheme;
 mod store;
@@ -11,6 +12,7 @@ mod verify;
 
 pub use error::HsmError;
 pub use key::{Backup, KeyAlgorithm, KeyId, KeySpec, PublicKey};
+pub use rate::SignatureRate;
 pub use role::{KeyRole, UnknownRole};
 pub use scheme::{Hash, Padding, SignatureScheme};
 pub use store::{KeyState, KeyStore, LoginState, Pin, StoredKey, TokenInfo};

@@ -1,9 +1,9 @@
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{HsmError, KeyAlgorithm, KeyId, KeySpec, PublicKey, SignatureScheme};
+use crate::{HsmError, KeyAlgorithm, KeyId, KeySpec, PublicKey, SignatureRate, SignatureScheme};
 
 /// A user PIN: never printed, wiped when dropped.
 #[derive(Clone)]
@@ -126,6 +126,14 @@ pub trait KeyStore: Send + Sync {
     /// # Errors
     /// [`HsmError::KeyMissing`] when nothing stands under `id`.
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError>;
+
+    /// How fast the token signs with a key of `algorithm`, one signature after the other for `duration`: measured with a temporary
+    /// key of the token, which is gone when this returns and never was among [`KeyStore::keys`]. The time in which that key is
+    /// made comes on top.
+    ///
+    /// # Errors
+    /// [`HsmError::Unmeasurable`] where the token makes no such key.
+    fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError>;
 
     /// Looks for the token again after it was absent, and logs in; does nothing if it is there and the login holds. Without
     /// one of its own, a store is connected whenever its token is there.

@@ -1,4 +1,4 @@
-use std::thread;
+use std::{thread, time::Duration};
 
 use aws_lc_rs::rand;
 use casemate_hsm_api::{
@@ -28,6 +28,11 @@ pub fn run(rig: &dyn Rig, extent: &Extent) -> Report {
     report.add("what is asked for is what is made, and is told from the rest", || {
         holds_to_its_specification(rig, extent.wrapped)
     });
+    for algorithm in extent.algorithms.iter().copied() {
+        report.add(format!("{algorithm}: its rate is measured, and no key is left of it"), || {
+            measures_and_leaves_nothing(rig.store(), algorithm)
+        });
+    }
     report.add("a key that is missing is missing", || misses_what_is_missing(rig.store()));
     report.add("no second key under one identifier", || makes_one_key_an_identifier(rig.store()));
     for half in [Half::Private, Half::Public].into_iter().filter(|_| extent.halves) {
@@ -102,6 +107,22 @@ fn holds_to_its_specification(rig: &dyn Rig, makes_wrapped: bool) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// A token may be unable to measure, if it says so.
+fn measures_and_leaves_nothing(store: &dyn KeyStore, algorithm: KeyAlgorithm) -> Outcome {
+    let before = told(store.keys())?;
+    for _ in 0..2 {
+        match store.measure(algorithm, Duration::from_millis(20)) {
+            Ok(rate) => {
+                ensure(rate.signatures > 0 && rate.micros > 0, || format!("it is {rate:?}"))?;
+                println!("{algorithm}: {rate}");
+            }
+            Err(error @ HsmError::Unmeasurable { .. }) => println!("{error}"),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    ensure(told(store.keys())? == before, || "there are other keys than before".to_owned())
 }
 
 fn misses_what_is_missing(store: &dyn KeyStore) -> Outcome {

@@ -112,6 +112,7 @@ impl Drop for Swtpm {
 #[derive(Debug)]
 pub struct ResourceManager {
     address: String,
+    user: Option<(u32, u32)>,
     bus: Option<Child>,
     manager: Option<Child>,
 }
@@ -122,13 +123,23 @@ impl ResourceManager {
     /// # Errors
     /// A program is not installed (packages dbus and tpm2-abrmd), or does not serve.
     pub fn start(tpm: &Swtpm) -> io::Result<Self> {
-        let mut bus =
-            quiet("dbus-daemon").args(["--session", "--nofork", "--print-address"]).stdout(Stdio::piped()).spawn()?;
+        Self::start_for(tpm, None)
+    }
+
+    /// The same for the processes of another user and group: a session's bus serves its own user alone.
+    ///
+    /// # Errors
+    /// As [`ResourceManager::start`]; only root starts it for another.
+    pub fn start_for(tpm: &Swtpm, user: Option<(u32, u32)>) -> io::Result<Self> {
+        let mut bus = as_user("dbus-daemon", user)
+            .args(["--session", "--nofork", "--print-address"])
+            .stdout(Stdio::piped())
+            .spawn()?;
         let output = bus.stdout.take().ok_or_else(|| io::Error::other("dbus-daemon has no output"))?;
-        let mut started = Self { address: String::new(), bus: Some(bus), manager: None };
+        let mut started = Self { address: String::new(), user, bus: Some(bus), manager: None };
         BufReader::new(output).read_line(&mut started.address)?;
         started.address.truncate(started.address.trim_end().len());
-        let mut manager = quiet("tpm2-abrmd");
+        let mut manager = as_user("tpm2-abrmd", user);
         manager.env("DBUS_SESSION_BUS_ADDRESS", &started.address);
         manager.args(["--session", "--allow-root", &format!("--tcti={}", tpm.tcti())]);
         started.manager = Some(manager.spawn()?);
@@ -149,7 +160,7 @@ impl ResourceManager {
     }
 
     fn serves(&self) -> io::Result<bool> {
-        let asked = quiet("dbus-send")
+        let asked = as_user("dbus-send", self.user)
             .env("DBUS_SESSION_BUS_ADDRESS", &self.address)
             .args(["--session", "--dest=org.freedesktop.DBus", "--print-reply", "/org/freedesktop/DBus"])
             .args(["org.freedesktop.DBus.NameHasOwner", "string:com.intel.tss2.Tabrmd"])
@@ -173,6 +184,14 @@ fn quiet(program: &str) -> Command {
     let path = env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin")).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn as_user(program: &str, user: Option<(u32, u32)>) -> Command {
+    let mut command = quiet(program);
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
     command
 }
 

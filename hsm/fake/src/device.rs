@@ -82,6 +82,7 @@ pub(crate) struct Faults {
     pub(crate) capacity: Option<usize>,
     pub(crate) interrupt: Option<Half>,
     pub(crate) pin: Option<PinFault>,
+    pub(crate) unmeasurable: bool,
     pub(crate) latency: Latency,
 }
 
@@ -140,6 +141,11 @@ impl FakeToken {
     /// What the token answers to the next logins.
     pub fn set_pin_fault(&self, fault: Option<PinFault>) {
         self.inner.state().faults.pin = fault;
+    }
+
+    /// From now on the token makes no temporary key to measure with, or does again.
+    pub fn set_unmeasurable(&self, unmeasurable: bool) {
+        self.inner.state().faults.unmeasurable = unmeasurable;
     }
 
     /// How long calls take from now on.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use casemate_hsm_api::{
-    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureScheme, StoredKey,
-    TokenInfo,
+    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate, SignatureScheme,
+    StoredKey, TokenInfo,
 };
 
 use crate::{
@@ -347,6 +347,25 @@ impl KeyStore for FakeStore {
                     return Err(HsmError::SchemeMismatch { scheme, algorithm: object.algorithm });
                 }
                 self.sign_with(state, &private, scheme, message)
+            },
+        )
+    }
+
+    /// By the latency that the test has set, without waiting for it.
+    fn measure(&self, algorithm: KeyAlgorithm, _duration: Duration) -> Result<SignatureRate, HsmError> {
+        self.call(
+            self.settings.generate_timeout,
+            |_| Duration::ZERO,
+            |state| {
+                if state.faults.unmeasurable {
+                    return Err(HsmError::Unmeasurable {
+                        token: self.token.serial.clone(),
+                        algorithm,
+                        detail: "C_GenerateKeyPair: TemplateInconsistent".to_owned(),
+                    });
+                }
+                let micros = u64::try_from(state.faults.latency.sign.as_micros()).unwrap_or(u64::MAX);
+                Ok(SignatureRate { signatures: 1, micros: micros.max(1) })
             },
         )
     }

@@ -14,12 +14,14 @@ pub enum Pkcs11Error {
         /// What the loader or the module said.
         detail: String,
     },
-    /// A store for this module is open in this process already, or a call of a closed one still hangs in it. Sessions and
-    /// login belong to the process, so two stores would log each other out.
-    #[error("PKCS#11 module {path} is in use in this process already")]
+    /// A store for this token of this module is open in this process already, or a call of a closed one still hangs in the
+    /// module. A token has one login in a process, so two stores would log each other out.
+    #[error("token {token} of PKCS#11 module {path} is in use in this process already")]
     AlreadyOpen {
         /// The module's file.
         path: PathBuf,
+        /// The token's label, serial number, or both.
+        token: String,
     },
     /// Somebody else in this process called `C_Initialize`; a second call, or sharing it unknown, is undefined.
     #[error("PKCS#11 module {path} was initialised by other code in this process")]

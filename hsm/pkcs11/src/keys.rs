@@ -173,7 +173,7 @@ fn checked(open: &mut Open, id: KeyId, spec: KeySpec, usage: Usage) -> Result<Ke
     Ok(KeyState::Whole(pair.public))
 }
 
-const fn pairwise_scheme(algorithm: KeyAlgorithm) -> SignatureScheme {
+pub(crate) const fn pairwise_scheme(algorithm: KeyAlgorithm) -> SignatureScheme {
     match algorithm {
         KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureScheme::RsaPkcs1Sha256,
         KeyAlgorithm::P256 => SignatureScheme::EcdsaP256Sha256,

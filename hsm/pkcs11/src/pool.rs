@@ -232,6 +232,10 @@ impl Shared {
         self.lease.context()
     }
 
+    pub(crate) fn restart_module(&self) -> cryptoki::error::Result<bool> {
+        self.lease.restart()
+    }
+
     pub(crate) fn token(&self) -> String {
         self.state().target.as_ref().map_or_else(|| self.name.clone(), |target| target.serial.as_ref().to_owned())
     }

@@ -12,15 +12,24 @@ pub enum TokenName {
     Label(String),
     /// `CK_TOKEN_INFO.serialNumber`, trimmed.
     Serial(String),
+    /// Label and serial number: the very token, as long as it is called so.
+    #[serde(untagged)]
+    Both {
+        /// `CK_TOKEN_INFO.label`, trimmed.
+        label: String,
+        /// `CK_TOKEN_INFO.serialNumber`, trimmed.
+        serial: String,
+    },
 }
 
-/// `token = "label"`, `token = { label = "..." }` or `token = { serial = "..." }`.
+/// `token = "label"`, or `token = { label = "...", serial = "..." }` with one of them or both.
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Said {
     Plain(String),
     Label { label: String },
     Serial { serial: String },
+    Both { label: String, serial: String },
 }
 
 impl From<Said> for TokenName {
@@ -28,6 +37,7 @@ impl From<Said> for TokenName {
         match said {
             Said::Plain(label) | Said::Label { label } => Self::Label(label),
             Said::Serial { serial } => Self::Serial(serial),
+            Said::Both { label, serial } => Self::Both { label, serial },
         }
     }
 }
@@ -36,6 +46,7 @@ impl fmt::Display for TokenName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Label(text) | Self::Serial(text) => f.write_str(text),
+            Self::Both { label, serial } => write!(f, "{label} ({serial})"),
         }
     }
 }
@@ -47,7 +58,7 @@ impl fmt::Display for TokenName {
 pub struct Pkcs11Settings {
     /// The vendor's library.
     pub module: PathBuf,
-    /// Which token: `token = "label"`, `token = { label = "..." }` or `token = { serial = "..." }`.
+    /// Which token: `token = "label"`, or `token = { label = "...", serial = "..." }` with one of them or both.
     pub token: TokenName,
     /// Sessions, and so calls to the token at the same time; by default as many as processors. A network HSM may take more.
     pub sessions: usize,
@@ -63,7 +74,8 @@ pub struct Pkcs11Settings {
     /// file is written anew. A token that shows that a PIN was refused since is not tried again at all.
     pub unresolved_logins: u32,
     /// Whether the module may be finalised and initialised again to find a token that came back. Some modules, SoftHSM among
-    /// them, look for tokens only then. It happens only while no call is in the module.
+    /// them, look for tokens only then. It happens only while no call is in the module, and only while this process has no other
+    /// token of the same module open: to the others it would be the end. Then a token that comes back is looked for without it.
     pub reinitialize: bool,
     /// Whether keys may do nothing but sign, as they should. Some modules (tpm2-pkcs11) make only RSA and EC keys that may
     /// decrypt as well, and refuse to be told otherwise.
@@ -168,17 +180,22 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_named_by_label_or_serial_and_not_by_both() {
+    fn a_token_is_named_by_label_or_serial_or_both() {
         let token = |said: &str| toml::from_str::<Pkcs11Settings>(&format!("token = {said}")).map(|read| read.token);
         let label = TokenName::Label("lab".into());
         assert_eq!(token("'lab'").unwrap(), label);
         assert_eq!(token("{ label = 'lab' }").unwrap(), label);
         assert_eq!(token("{ serial = 'ab' }").unwrap(), TokenName::Serial("ab".into()));
-        for bad in ["{ label = 'lab', serial = 'ab' }", "{ name = 'lab' }", "{}", "7"] {
+        let both = TokenName::Both { label: "lab".into(), serial: "ab".into() };
+        assert_eq!(token("{ label = 'lab', serial = 'ab' }").unwrap(), both);
+        for bad in ["{ label = 'lab', name = 'ab' }", "{ name = 'lab' }", "{}", "7"] {
             assert!(token(bad).is_err(), "{bad}");
         }
-        let written = serde_json::to_string(&label).unwrap();
-        assert_eq!(serde_json::from_str::<TokenName>(&written).unwrap(), label);
+        for name in [label, TokenName::Serial("ab".into()), both] {
+            let settings = Pkcs11Settings::new("/m.so", name);
+            let written = serde_json::to_string(&settings).unwrap();
+            assert_eq!(serde_json::from_str::<Pkcs11Settings>(&written).unwrap(), settings);
+        }
     }
 
     #[test]

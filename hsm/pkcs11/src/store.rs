@@ -8,7 +8,8 @@ use std::{
 };
 
 use casemate_hsm_api::{
-    HsmError, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureScheme, StoredKey, TokenInfo,
+    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate,
+    SignatureScheme, StoredKey, TokenInfo,
 };
 use cryptoki::session::{Session, SessionState};
 
@@ -22,7 +23,8 @@ use crate::{
     worker::Worker,
 };
 
-/// A PKCS#11 token, opened by one process. There is one store a module and process; see the crate's description.
+/// A PKCS#11 token, opened by one process. There is one store a token and process, and the stores of one module share it; see the
+/// crate's description.
 pub struct Pkcs11Store {
     settings: Pkcs11Settings,
     files: Pkcs11Files,
@@ -66,7 +68,7 @@ impl Pkcs11Store {
     /// What waiting does not help: the module does not start or is in use, the PIN file cannot be used.
     pub fn prepare(settings: Pkcs11Settings, files: Pkcs11Files) -> Result<Self, Pkcs11Error> {
         read_pin(&files.pin)?;
-        let lease = module::lease(&settings.module)?;
+        let lease = module::lease(&settings.module, &settings.token)?;
         let pool = Pool::start(lease, &settings).map_err(Pkcs11Error::Threads)?;
         Ok(Self {
             settings,
@@ -81,8 +83,8 @@ impl Pkcs11Store {
     }
 
     /// Finds the token, for the first time or after it was away, opens sessions and logs in with the PIN of the PIN file,
-    /// unless the login still holds. The module is initialised again only if the token is not found otherwise, and no call is
-    /// in it.
+    /// unless the login still holds. The module is initialised again only if the token is not found otherwise, no call is in it,
+    /// and this is its only store.
     ///
     /// # Errors
     /// What the token said ([`Pkcs11Error::Hsm`]; a refused PIN is final), the PIN file's errors, and those of the record of
@@ -171,7 +173,7 @@ impl Pkcs11Store {
     }
 }
 
-/// Finds the token and logs in. `idle`: nobody else is in the module, so it may be started anew.
+/// Finds the token and logs in. `idle`: this store is not in the module, so it may be started anew unless another one has it.
 fn connect(
     worker: &Worker,
     settings: &Pkcs11Settings,
@@ -183,8 +185,7 @@ fn connect(
     let (target, described) = match token::find(context, &settings.token) {
         Err(HsmError::TokenAbsent { .. }) if idle && settings.reinitialize => {
             let failed = |error| crate::error::classify(&settings.token.to_string(), &error);
-            context.clone().finalize().map_err(failed)?;
-            module::initialize(context).map_err(failed)?;
+            worker.restart_module().map_err(failed)?;
             token::find(context, &settings.token)?
         }
         found => found?,
@@ -234,6 +235,11 @@ impl KeyStore for Pkcs11Store {
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
         let message = message.to_vec();
         self.ask(self.settings.call_timeout(), move |worker| keys::sign(worker, id, scheme, &message))
+    }
+
+    fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {
+        let limit = self.settings.generate_timeout().saturating_add(duration);
+        self.ask(limit, move |worker| rate::of_temporary_key(worker, algorithm, duration))
     }
 
     fn reconnect(&self) -> Result<(), HsmError> {

@@ -41,6 +41,9 @@ fn answers_to(described: &Described, name: &TokenName) -> bool {
     match name {
         TokenName::Label(label) => described.label().trim() == label,
         TokenName::Serial(serial) => described.serial_number().trim() == serial,
+        TokenName::Both { label, serial } => {
+            described.label().trim() == label && described.serial_number().trim() == serial
+        }
     }
 }
 

@@ -50,6 +50,11 @@ impl Worker {
         self.shared.context()
     }
 
+    /// Starts the module anew, if that is nobody else's loss; whether it did.
+    pub(crate) fn restart_module(&self) -> cryptoki::error::Result<bool> {
+        self.shared.restart_module()
+    }
+
     pub(crate) fn target(&self) -> Result<Target, HsmError> {
         self.shared.target().map(|(_, target)| target)
     }

@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use casemate_hsm_api::{
-    Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, Padding, PublicKey, SignatureScheme, StoredKey,
+    Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, Padding, PublicKey, SignatureRate, SignatureScheme,
+    StoredKey,
 };
 use casemate_hsm_attest::{PublicArea, verifies};
 use tss_esapi::{
@@ -179,6 +182,40 @@ impl Keys<'_> {
             .map(drop)
             .map_err(|error| tpm.failed("TPM2_Sign", error))
         })
+    }
+
+    /// How fast the TPM signs with a key of `algorithm`. The key stands in no file: it is gone when it is unloaded.
+    pub(crate) fn measure(&mut self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {
+        if !self.tpm.algorithms.contains(&algorithm) {
+            let detail = format!("the TPM makes no {algorithm} key");
+            return Err(HsmError::Unmeasurable { token: self.serial(), algorithm, detail });
+        }
+        let template = self.template(KeySpec { algorithm, backup: Backup::None })?;
+        let auth = self.auth()?;
+        self.tpm.make_room();
+        let made = self
+            .tpm
+            .ask(Secret::Command, |context, primary| {
+                context.create(primary, template.clone(), Some(auth.clone()), None, None, None)
+            })
+            .map_err(|error| self.tpm.failed("TPM2_Create", error))?;
+        self.tpm.make_room();
+        let handle = self
+            .tpm
+            .load(&made.out_public, &made.out_private, auth)
+            .map_err(|error| self.tpm.failed("TPM2_Load", error))?;
+        let scheme = scheme_of(algorithm);
+        let measured = Digest::try_from(hashed(scheme.hash(), PAIRWISE)).and_then(|hash| {
+            SignatureRate::measure(duration, || {
+                self.tpm
+                    .ask(Secret::Neither, |context, _| {
+                        context.sign(handle, hash.clone(), tpm_scheme(scheme), no_ticket()?)
+                    })
+                    .map(drop)
+            })
+        });
+        self.tpm.unload(handle);
+        measured.map_err(|error| self.tpm.failed("TPM2_Sign", error))
     }
 
     /// `TPMT_PUBLIC` of a whole pair.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use casemate_hsm_api::{
-    HsmError, KeyId, KeySpec, KeyState, KeyStore, Pin, PublicKey, SignatureScheme, StoredKey, TokenInfo,
+    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, Pin, PublicKey, SignatureRate, SignatureScheme,
+    StoredKey, TokenInfo,
 };
 use casemate_hsm_attest::{AttestationKey, Challenge, Statement};
 use tss_esapi::{
@@ -260,6 +261,11 @@ impl KeyStore for TpmStore {
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
         let message = message.to_vec();
         self.ask(self.settings.call_timeout(), move |mut keys| keys.sign(id, scheme, &message))
+    }
+
+    fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {
+        let limit = self.settings.generate_timeout().saturating_add(duration);
+        self.ask(limit, move |mut keys| keys.measure(algorithm, duration))
     }
 
     fn reconnect(&self) -> Result<(), HsmError> {

@@ -11,3 +11,4 @@ mod lab;
 mod limits;
 mod pin;
 mod suite;
+mod tokens;
