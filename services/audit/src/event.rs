@@ -162,6 +162,41 @@ registry! {
         /// Fingerprint.
         fingerprint: String,
     }
+    /// `role-tokens.toml` puts a role on another token than the one that made its key. No key is copied and none is made.
+    RoleMoveRefused = "9fc355800c345439d0616b9defd45f86", Critical, "{role} key {fingerprint} was made on token {token} ({place}) and role-tokens.toml puts the role on {other}: moving a role is a planned re-key" => {
+        /// Role.
+        role: String,
+        /// Serial of the token that made the key.
+        token: String,
+        /// The token's name at that time.
+        place: String,
+        /// The token that is named for the role now.
+        other: String,
+        /// Fingerprint; empty where the making was interrupted.
+        fingerprint: String,
+    }
+    /// A key was not made because its token signs more slowly than the role needs, or cannot be measured.
+    TokenTooSlow = "423b65f56456c02b484357d538436e9a", Error, "{role} key not made on token {token} ({place}): it signs {measured}, and the role needs {needed} signatures/s" => {
+        /// Role.
+        role: String,
+        /// Token.
+        token: String,
+        /// The token's name.
+        place: String,
+        /// What the key was to be.
+        algorithm: String,
+        /// What was measured, or why nothing was.
+        measured: String,
+        /// The role's load, signatures a second.
+        needed: u32,
+        /// Uid.
+        uid: u32,
+    }
+    /// The TPM had no token of ours and no key is on record there: one was made, with the PIN of its PIN file.
+    TokenInitialized = "8d29b2657f5384ade8ddd1205e206266", Notice, "a token was made in the TPM at {place}" => {
+        /// Where the TPM answers.
+        place: String,
+    }
     /// A private key signed.
     KeyUsed = "07213cb775a24603a5fc6fd2deca3445", Info, "{role} signed {purpose} {object}" => {
         /// Role.

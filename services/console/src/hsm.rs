@@ -1,7 +1,7 @@
 use std::io;
 
-use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, LoginState, TokenInfo};
-use casemate_keyring::{BrokerState, FRAMING, KeyRecord, Request, Response, Status};
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, LoginState, SignatureRate, TokenInfo};
+use casemate_keyring::{BrokerState, FRAMING, KeyRecord, Request, Response, Status, TokenStatus};
 use serde::Serialize;
 
 use crate::{ConsoleError, Out, json, node::Node, table::Table, text::plain};
@@ -20,8 +20,45 @@ pub(crate) fn list(node: &Node, as_json: bool, out: Out<'_>) -> Result<(), Conso
 #[serde(rename_all = "kebab-case")]
 struct View<'a> {
     state: &'a BrokerState,
-    token: Option<&'a TokenInfo>,
+    tokens: Vec<TokenView<'a>>,
     keys: Vec<KeyView<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TokenView<'a> {
+    name: &'a str,
+    state: &'a BrokerState,
+    /// Nothing while the token is absent.
+    info: Option<&'a TokenInfo>,
+    rates: Vec<RateView>,
+    roles: &'a [KeyRole],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct RateView {
+    algorithm: KeyAlgorithm,
+    signatures_per_second: u64,
+    #[serde(flatten)]
+    measured: SignatureRate,
+}
+
+impl<'a> TokenView<'a> {
+    fn of(token: &'a TokenStatus) -> Self {
+        let rate = |(algorithm, measured): &(KeyAlgorithm, SignatureRate)| RateView {
+            algorithm: *algorithm,
+            signatures_per_second: measured.per_second(),
+            measured: *measured,
+        };
+        Self {
+            name: &token.name,
+            state: &token.state,
+            info: token.info.as_ref(),
+            rates: token.rates.iter().map(rate).collect(),
+            roles: &token.roles,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -52,7 +89,11 @@ impl<'a> KeyView<'a> {
 }
 
 fn view(status: &Status) -> View<'_> {
-    View { state: &status.state, token: status.token.as_ref(), keys: status.keys.iter().map(KeyView::of).collect() }
+    View {
+        state: &status.state,
+        tokens: status.tokens.iter().map(TokenView::of).collect(),
+        keys: status.keys.iter().map(KeyView::of).collect(),
+    }
 }
 
 /// What the key broker says. Asked without its client, which wants a passed self-test: the operator wants the status when
@@ -83,28 +124,38 @@ pub(crate) fn state(state: &BrokerState) -> String {
     }
 }
 
-fn render(status: &Status) -> String {
-    let mut text = format!("broker      {}\n", state(&status.state));
-    match &status.token {
-        Some(token) => {
-            let algorithms: Vec<String> = token.algorithms.iter().map(ToString::to_string).collect();
-            let login = match token.login {
+/// One token with what is known of it.
+fn render_token(token: &TokenStatus) -> String {
+    let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
+    let mut lines = vec![("state", state(&token.state))];
+    let head = match &token.info {
+        Some(info) => {
+            let login = match info.login {
                 LoginState::User => "logged in",
                 LoginState::Public => "not logged in",
             };
-            let lines = [
-                ("token", format!("{} (serial {})", token.label, token.serial)),
-                ("made by", format!("{}, {}", token.manufacturer, token.model)),
-                ("firmware", token.firmware.clone()),
-                ("library", token.library.clone()),
-                ("mechanisms", algorithms.join(", ")),
-                ("sessions", format!("{}, {login}", token.sessions)),
-            ];
-            for (name, value) in lines {
-                text += &format!("{name:<10}  {}\n", plain(&value));
-            }
+            lines.extend([
+                ("made by", format!("{}, {}", info.manufacturer, info.model)),
+                ("firmware", info.firmware.clone()),
+                ("library", info.library.clone()),
+                ("mechanisms", list(info.algorithms.iter().map(ToString::to_string).collect())),
+                ("sessions", format!("{}, {login}", info.sessions)),
+            ]);
+            format!("{} (serial {}), named {}", info.label, info.serial, token.name)
         }
-        None => text += "token       absent\n",
+        None => format!("absent, named {}", token.name),
+    };
+    let rates: Vec<_> = token.rates.iter().map(|(algorithm, rate)| format!("{algorithm} {rate}")).collect();
+    lines.push(("rate", if rates.is_empty() { "not measured by this process".to_owned() } else { list(rates) }));
+    lines.push(("roles", list(token.roles.iter().map(ToString::to_string).collect())));
+    lines.insert(0, ("token", head));
+    lines.iter().map(|(name, value)| format!("{name:<10}  {}\n", plain(value))).collect()
+}
+
+fn render(status: &Status) -> String {
+    let mut text = format!("broker      {}\n", state(&status.state));
+    for token in &status.tokens {
+        text += &format!("\n{}", render_token(token));
     }
     if status.keys.is_empty() {
         return text + "\nno key is recorded; run `casemate provision`\n";
@@ -143,27 +194,28 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn json_shows_a_key_as_one_flat_object() {
-        let key = KeyRecord {
-            role: KeyRole::Capf,
-            algorithm: KeyAlgorithm::Rsa2048,
-            backup: Backup::None,
-            key_id: "00".into(),
-            token: "0123".into(),
-            fingerprint: "ab".into(),
-            spki_der: Vec::new(),
-        };
-        let status = Status { state: BrokerState::Serving, token: Some(token()), keys: vec![(key, Some(true))] };
-        let shown = serde_json::to_value(view(&status)).unwrap();
-        assert_eq!(shown["keys"][0]["role"], "CAPF");
-        assert_eq!(shown["keys"][0]["on-token"], true);
-        assert_eq!(shown["token"]["label"], "casemate");
+    pub(crate) fn serving() -> TokenStatus {
+        TokenStatus {
+            name: "pkcs11:token=casemate".into(),
+            state: BrokerState::Serving,
+            info: Some(token()),
+            rates: vec![(KeyAlgorithm::Rsa2048, SignatureRate { signatures: 499, micros: 300_200 })],
+            roles: vec![KeyRole::ItlRecovery, KeyRole::Tvs],
+        }
     }
 
-    #[test]
-    fn token_and_keys_are_shown_and_a_missing_key_stands_out() {
-        let key = |role, backup| KeyRecord {
+    fn absent() -> TokenStatus {
+        TokenStatus {
+            name: "tpm".into(),
+            state: BrokerState::Waiting("no slot".into()),
+            info: None,
+            rates: Vec::new(),
+            roles: vec![KeyRole::Capf],
+        }
+    }
+
+    fn key(role: KeyRole, backup: Backup) -> KeyRecord {
+        KeyRecord {
             role,
             algorithm: KeyAlgorithm::Rsa2048,
             backup,
@@ -171,32 +223,54 @@ pub(crate) mod tests {
             token: "0123".into(),
             fingerprint: "ab".into(),
             spki_der: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn json_shows_each_token_with_its_rates_and_a_key_as_one_flat_object() {
+        let keys = vec![(key(KeyRole::Capf, Backup::None), Some(true))];
+        let status = Status { state: BrokerState::Serving, tokens: vec![serving(), absent()], keys };
+        let shown = serde_json::to_value(view(&status)).unwrap();
+        assert_eq!(shown["keys"][0]["role"], "CAPF");
+        assert_eq!(shown["keys"][0]["on-token"], true);
+        assert_eq!(shown["tokens"][0]["info"]["label"], "casemate");
+        assert_eq!(shown["tokens"][0]["rates"][0]["algorithm"], "rsa-2048");
+        assert_eq!(shown["tokens"][0]["rates"][0]["signatures-per-second"], 1662);
+        assert_eq!(shown["tokens"][1]["name"], "tpm");
+        assert_eq!(shown["tokens"][1]["roles"][0], "CAPF");
+        assert_eq!(shown["tokens"][1]["state"]["waiting"], "no slot");
+    }
+
+    #[test]
+    fn tokens_and_keys_are_shown_and_a_missing_key_stands_out() {
         let keys = vec![
             (key(KeyRole::ItlRecovery, Backup::Wrapped), Some(true)),
             (key(KeyRole::Tvs, Backup::None), Some(false)),
         ];
-        let status = Status { state: BrokerState::Serving, token: Some(token()), keys };
+        let state = BrokerState::Waiting("tpm: no slot".into());
+        let status = Status { state, tokens: vec![serving(), absent()], keys };
         assert_eq!(
             render(&status),
-            "broker      serving\n\
-             token       casemate (serial 0123)\n\
+            "broker      waiting: tpm: no slot\n\
+             \n\
+             token       casemate (serial 0123), named pkcs11:token=casemate\n\
+             state       serving\n\
              made by     SoftHSM project, SoftHSM v2\n\
              firmware    2.6\n\
              library     Implementation of PKCS11 2.6\n\
              mechanisms  RSA-2048, P-384\n\
              sessions    9, logged in\n\
+             rate        RSA-2048 1662.2 signatures/s\n\
+             roles       ITLRecovery, TVS\n\
+             \n\
+             token       absent, named tpm\n\
+             state       waiting: no slot\n\
+             rate        not measured by this process\n\
+             roles       CAPF\n\
              \n\
              ROLE         ALGORITHM  BACKUP   ON TOKEN  TOKEN  FINGERPRINT\n\
              ITLRecovery  RSA-2048   wrapped  yes       0123   ab\n\
              TVS          RSA-2048   none     MISSING   0123   ab\n"
         );
-    }
-
-    #[test]
-    fn an_absent_token_is_said() {
-        let status = Status { state: BrokerState::Waiting("no slot".into()), token: None, keys: Vec::new() };
-        let text = render(&status);
-        assert!(text.starts_with("broker      waiting: no slot\ntoken       absent\n"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 use std::process::{Command, Stdio};
 
+use casemate_hsm_api::TokenInfo;
 use casemate_keyring::Status;
 use casemate_post::{FipsStanding, FipsStatus, Outcome, Report, TokenStanding, boot_id};
 use nix::unistd::geteuid;
@@ -61,10 +62,7 @@ impl Shown {
             None if report.boot_id != boot_id => Some("the report is of an earlier boot".to_owned()),
             None => None,
         };
-        let token = broker.and_then(|status| status.token.as_ref());
-        let standing =
-            token.map_or_else(TokenStanding::unknown, |token| TokenStanding::of(&token.manufacturer, &token.model));
-        let fips = FipsStatus::of(report.certificate.clone(), standing);
+        let fips = FipsStatus::of(report.certificate.clone(), tokens(broker));
         Self { passed: reason.is_none(), reason, broker: broker.map(|status| hsm::state(&status.state)), report, fips }
     }
 
@@ -91,6 +89,21 @@ impl Shown {
             render_fips(&self.fips, self.broker.as_deref()),
         )
     }
+}
+
+/// The standing of all tokens together: the lowest.
+fn tokens(broker: Option<&Status>) -> TokenStanding {
+    let tokens = broker.map(|status| status.tokens.as_slice()).unwrap_or_default();
+    let each = tokens.iter().map(|token| {
+        let of = |info: &TokenInfo| TokenStanding::of(&info.manufacturer, &info.model);
+        token.info.as_ref().map_or_else(TokenStanding::unknown, of)
+    });
+    let together = |one: TokenStanding, next: TokenStanding| TokenStanding {
+        token: format!("{}, {}", one.token, next.token),
+        standing: one.standing.min(next.standing),
+        reason: format!("{}; {}", one.reason, next.reason),
+    };
+    each.reduce(together).unwrap_or_else(TokenStanding::unknown)
 }
 
 fn render_fips(fips: &FipsStatus, broker: Option<&str>) -> String {
@@ -143,7 +156,7 @@ mod tests {
     }
 
     fn status() -> Status {
-        Status { state: BrokerState::Serving, token: Some(hsm::tests::token()), keys: Vec::new() }
+        Status { state: BrokerState::Serving, tokens: vec![hsm::tests::serving()], keys: Vec::new() }
     }
 
     #[test]

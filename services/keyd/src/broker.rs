@@ -1,19 +1,22 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use casemate_audit::{Auditor, Event, Record};
-use casemate_hsm_api::{HsmError, KeyRole, KeyStore};
+use casemate_hsm_api::KeyRole;
 use casemate_keyring::{KeyRecord, Refusal, Request, Response, Status};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, peer::Peer};
 
 use crate::{
-    Grant, JudgeLimits, KeyPolicy, KeydError, Keys, Patience, SignatureRecord,
+    Grant, JudgeLimits, Keeper, KeyPolicy, KeydError, Keys, RoleTokens, SignatureRecord, TokenParts,
     keys::Recorded,
-    token::{Token, refusal},
+    token::Missing,
+    tokens::{Tokens, worst},
 };
 
 /// The name under which this daemon audits.
@@ -27,16 +30,18 @@ pub struct Parts {
     pub policy: KeyPolicy,
     /// The keys on record, loaded.
     pub keys: Keys,
-    /// The token, which need not be there yet.
-    pub store: Arc<dyn KeyStore>,
+    /// The tokens, which need not be there yet.
+    pub tokens: Vec<TokenParts>,
+    /// How often each role has to sign.
+    pub roles: RoleTokens,
+    /// How long a token's rate is measured.
+    pub measure: Duration,
     /// The record of signatures.
     pub record: SignatureRecord,
     /// The audit trail.
     pub auditor: Arc<Auditor>,
     /// Limits of what is signed.
     pub limits: JudgeLimits,
-    /// How long to wait for the token.
-    pub patience: Patience,
 }
 
 /// The key broker without its socket. Any number of threads may ask at once; each call blocks its thread.
@@ -44,7 +49,9 @@ pub struct Broker {
     pub(crate) config: Config,
     pub(crate) policy: KeyPolicy,
     pub(crate) keys: Keys,
-    pub(crate) token: Token,
+    pub(crate) tokens: Tokens,
+    pub(crate) roles: RoleTokens,
+    pub(crate) measure: Duration,
     pub(crate) record: SignatureRecord,
     pub(crate) auditor: Arc<Auditor>,
     pub(crate) limits: JudgeLimits,
@@ -53,15 +60,17 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker that signs nothing before [`Broker::bring_back`] or [`Broker::attempt`] found and tested the token.
+    /// A broker that signs nothing with a key before the [`Keeper`] of its token found and tested it.
     #[must_use]
     pub fn new(_passed: &Passed, parts: Parts) -> Self {
-        let token = Token::new(parts.store, Arc::clone(&parts.auditor), parts.patience);
+        let tokens = Tokens::new(parts.tokens, &parts.auditor);
         Self {
             config: parts.config,
             policy: parts.policy,
             keys: parts.keys,
-            token,
+            tokens,
+            roles: parts.roles,
+            measure: parts.measure,
             record: parts.record,
             auditor: parts.auditor,
             limits: parts.limits,
@@ -69,26 +78,10 @@ impl Broker {
         }
     }
 
-    /// Looks for the token once and tests it: it signs with every key on record, and the answers are verified here.
-    ///
-    /// # Errors
-    /// What the token said; a wrong answer is for ever.
-    pub fn attempt(&self) -> Result<(), HsmError> {
-        self.token.attempt(&self.keys)
-    }
-
-    /// As [`Broker::attempt`] until it succeeds: an absent token is waited for, a locked PIN until the security officer unlocked
-    /// it, a refused PIN until its file changes.
-    ///
-    /// # Errors
-    /// A wrong answer, which ends the use of the token.
-    pub fn bring_back(&self) -> Result<(), HsmError> {
-        self.token.bring_back(&self.keys)
-    }
-
-    /// Returns when the token was lost, refused the PIN or gave a wrong answer.
-    pub fn until_lost(&self) {
-        self.token.until_lost();
+    /// One for each token.
+    #[must_use]
+    pub fn keepers(self: &Arc<Self>) -> Vec<Keeper> {
+        self.tokens.iter().map(|token| Keeper::new(Arc::clone(self), Arc::clone(token))).collect()
     }
 
     /// Whether `peer` is root or somebody whom `[users]` names. Nobody else is answered. Root may ask for the status, and has
@@ -105,7 +98,7 @@ impl Broker {
             return Response::Refused(Refusal::Policy("this user is none of the daemons".to_owned()));
         }
         let answer = match request {
-            Request::Status => self.status().map(Response::Status),
+            Request::Status => Ok(Response::Status(self.status())),
             Request::Key { role } => self.key(peer, role).map(Response::Key),
             Request::Generate { role } => {
                 self.generate(peer, role).map(|(key, made)| Response::Generated { key, made })
@@ -153,35 +146,35 @@ impl Broker {
         record.ok_or_else(|| never_made(role))
     }
 
-    fn status(&self) -> Result<Status, Refusal> {
-        let view = self.keys.view();
-        let (mut token, mut on_token) = (None, None);
-        if let Ok(serving) = self.token.serving() {
-            let store = self.token.store();
-            match store.token().and_then(|info| Ok((info, store.keys()?))) {
-                Ok((info, keys)) => (token, on_token) = (Some(info), Some(keys)),
-                Err(error) => {
-                    self.token.note(&error, &serving);
-                    tracing::info!(%error, "status without the token");
-                }
+    fn status(&self) -> Status {
+        // All at once: one that hangs has the others' answers wait no longer than its own.
+        let found = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for (number, token) in self.tokens.iter().enumerate() {
+                let found = &found;
+                scope.spawn(move || {
+                    let status = token.status();
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((number, status));
+                });
             }
-        }
+        });
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_unstable_by_key(|(number, _)| *number);
         let there = |record: &KeyRecord| {
-            let keys = on_token.as_ref()?;
+            let (_, (token, keys)) = found.iter().find(|(_, (token, _))| token.roles.contains(&record.role))?;
             let same = |key: &casemate_hsm_api::StoredKey| {
                 key.id.to_string() == record.key_id && key.public.spki_der == record.spki_der
             };
-            Some(token.as_ref().is_some_and(|info| info.serial == record.token) && keys.iter().any(same))
+            let is_its_token = token.info.as_ref().is_some_and(|info| info.serial == record.token);
+            let keys = keys.as_ref()?;
+            Some(is_its_token && keys.iter().any(same))
         };
+        let view = self.keys.view();
         let records = view.all_made().filter_map(|made| made.key.public());
         let keys = records.map(|record| (there(&record), record)).map(|(there, record)| (record, there)).collect();
-        Ok(Status { state: self.token.state(), token, keys })
-    }
-
-    /// Turns an error of the token into what the caller is told, and takes note of it.
-    pub(crate) fn failed(&self, error: &HsmError, serving: &Arc<crate::token::Serving>) -> Refusal {
-        self.token.note(error, serving);
-        refusal(error)
+        let tokens: Vec<_> = found.into_iter().map(|(_, (token, _))| token).collect();
+        let state = worst(tokens.iter().map(|token| (&*token.name, &token.state)));
+        Status { state, tokens, keys }
     }
 }
 
@@ -196,10 +189,18 @@ pub(crate) fn never_made(role: KeyRole) -> Refusal {
     Refusal::KeyMissing(format!("the {role} key was never made; provision the node"))
 }
 
-/// The answer where a key is on record and the token cannot use it, for `reason`. Nothing is made in its place.
-pub(crate) fn gone(key: &Recorded, reason: &str) -> Refusal {
-    Refusal::KeyMissing(format!(
-        "the {} key is recorded on token {}: {reason}; bring back the token or restore the key",
-        key.role, key.token
-    ))
+/// The answer where a key is on record and cannot be used. Nothing is made in its place.
+pub(crate) fn gone(key: &Recorded, missing: &Missing) -> Refusal {
+    let (role, token) = (key.role, &key.token);
+    Refusal::KeyMissing(match missing {
+        Missing::Gone(reason) => {
+            format!("the {role} key is recorded on token {token}: {reason}; bring back the token or restore the key")
+        }
+        Missing::Moved(place) => format!(
+            "the {role} key was made on token {token} ({}), and role-tokens.toml puts {role} on {place}: moving a role is a \
+             planned re-key, which makes a new key that phones have to learn, and never a copy; name the old token again, or \
+             re-key",
+            key.place.as_deref().unwrap_or_default()
+        ),
+    })
 }

@@ -2,13 +2,14 @@ use std::{io, path::PathBuf};
 
 use casemate_hsm_api::{HsmError, KeyRole};
 use casemate_hsm_pkcs11::Pkcs11Error;
+use casemate_hsm_tpm::TpmError;
 use casemate_store::StoreError;
 
 /// Why the broker does not run, or did not do what was asked for a reason of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum KeydError {
-    /// The key policy cannot be read.
-    #[error("key policy {path} cannot be read")]
+    /// The key policy or the roles' tokens cannot be read.
+    #[error("{path} cannot be read")]
     PolicyUnreadable {
         /// Which file.
         path: PathBuf,
@@ -16,17 +17,24 @@ pub enum KeydError {
         #[source]
         source: io::Error,
     },
-    /// The key policy is none; the text has the line.
-    #[error("key policy {path}: {detail}")]
+    /// The key policy is none, or no token stands for each role; the text has the line.
+    #[error("{path}: {detail}")]
     Policy {
         /// Which file.
         path: PathBuf,
         /// Where and why.
         detail: String,
     },
-    /// Neither the setting `pin-file` nor systemd says where the PIN is.
-    #[error("no PIN file: set pin-file in [keyd], or load the credential \"pin\" with systemd")]
-    NoPinFile,
+    /// Neither the setting nor systemd says where a token's PIN is.
+    #[error("no PIN file for {token}: set {setting}, or load the credential {credential:?} with systemd")]
+    NoPinFile {
+        /// The token.
+        token: String,
+        /// The setting's name.
+        setting: &'static str,
+        /// The credential's name.
+        credential: &'static str,
+    },
     /// The records of keys cannot be read or written.
     #[error("records of keys: {0}")]
     Store(#[from] StoreError),
@@ -52,10 +60,27 @@ pub enum KeydError {
     /// The audit trail took no event. No handshake is signed without it.
     #[error("the audit trail cannot be written, so no handshake is signed; does journald run, is its disk full?")]
     AuditTrail(#[source] io::Error),
-    /// The token cannot be opened at all: a wrong module, an unsafe PIN file.
-    #[error("the token cannot be opened")]
-    Open(#[source] Pkcs11Error),
-    /// The token is there and is not to be used: a wrong answer.
+    /// A token cannot be opened at all: a wrong module, an unsafe PIN file.
+    #[error("{token} cannot be opened")]
+    Open {
+        /// The token.
+        token: String,
+        /// Why.
+        #[source]
+        source: Pkcs11Error,
+    },
+    /// The TPM cannot be used at all: an unsafe PIN file, a folder that another process has.
+    #[error("the TPM cannot be used")]
+    Tpm(#[source] TpmError),
+    /// Keys in the TPM are on record, and the folder with their blobs holds no token.
+    #[error(
+        "keys in the TPM are on record, and the folder {folder} holds no token; restore it, it is part of the backup"
+    )]
+    TpmFolderLost {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Every token is there, and none is to be used: a wrong answer.
     #[error(transparent)]
     Token(HsmError),
     /// The socket cannot be made.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use casemate_audit::Event;
-use casemate_hsm_api::{HsmError, KeyRole, KeyState};
+use casemate_hsm_api::{HsmError, KeyAlgorithm, KeyRole, KeySpec, KeyState};
 use casemate_keyring::{KeyRecord, Refusal};
 use casemate_runtime::peer::Peer;
 
@@ -15,31 +15,39 @@ use crate::{
     Broker, Grant, KeydError,
     broker::{gone, never_made},
     keys::{Recorded, backup, fingerprint, new_id},
-    token::Serving,
+    token::{Missing, Serving, Token, lacks, moved},
 };
+
+/// Who has a key made, and where.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    peer: Peer,
+    token: &'a Token,
+    serving: &'a Arc<Serving>,
+}
 
 impl Broker {
     /// The key of `role`, and whether this call made it.
     pub(crate) fn generate(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
         self.demand(peer, role, Grant::Generate)?;
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        let serving = self.token.serving()?;
+        let token = self.tokens.of(role)?;
+        let serving = token.serving()?;
         let recorded = self.keys.view().get(role).map(Arc::clone);
         let (key, made) = match recorded {
             Some(key) if key.spki.is_some() => {
-                self.still_there(&key, &serving)?;
+                self.still_there(token, &key, &serving)?;
                 (key, false)
             }
-            Some(key) if key.token != serving.serial => {
-                let (begun, now) = (&key.token, &serving.serial);
-                return Err(Refusal::KeyMissing(format!(
-                    "making the {role} key began on token {begun}, and token {now} is here; bring that token back"
-                )));
-            }
-            Some(key) => (self.finish(peer, &key, &serving, &mut unfinished)?, true),
+            Some(key) if key.token != serving.serial => return Err(self.begun_elsewhere(&key, &serving)),
+            Some(key) => (self.finish(At { peer, token, serving: &serving }, &key, &mut unfinished)?, true),
             None => {
-                let key = self.intend(role, &serving)?;
-                (self.make(peer, &key, &serving, &mut unfinished)?, true)
+                let at = At { peer, token, serving: &serving };
+                let spec = self.spec(role)?;
+                // Before it is on record where the key is to be made: the role can still be put elsewhere.
+                self.demand_rate(at, role, spec.algorithm)?;
+                let key = self.intend(role, spec, &serving)?;
+                (self.make(at, &key, &mut unfinished)?, true)
             }
         };
         unfinished.remove(&role);
@@ -48,37 +56,75 @@ impl Broker {
     }
 
     /// That a key on record is the one on the token; looked at anew, for it may have been brought back.
-    fn still_there(&self, key: &Recorded, serving: &Arc<Serving>) -> Result<(), Refusal> {
+    fn still_there(&self, token: &Token, key: &Recorded, serving: &Arc<Serving>) -> Result<(), Refusal> {
         let view = self.keys.view();
         let made = view.made(key.role).ok_or_else(|| never_made(key.role))?;
-        match self.token.test_again(&made, &serving.serial) {
+        match token.test_again(&made, &serving.serial) {
             Ok(None) => Ok(()),
-            Ok(Some(reason)) => Err(gone(key, &reason)),
-            Err(error) => Err(self.failed(&error, serving)),
+            Ok(Some(missing)) => Err(gone(key, &missing)),
+            Err(error) => Err(token.failed(&error, serving)),
         }
     }
 
-    fn intend(&self, role: KeyRole, serving: &Serving) -> Result<Recorded, Refusal> {
-        let spec = self
-            .policy
-            .spec(role)
-            .ok_or_else(|| Refusal::Failed(format!("the policy does not say what the {role} key is")))?;
+    /// The refusal to go on where a generation began on another token.
+    fn begun_elsewhere(&self, key: &Recorded, serving: &Serving) -> Refusal {
+        let (role, begun, now) = (key.role, &key.token, &serving.serial);
+        if let Some(missing @ Missing::Moved(_)) = lacks(key, now, &serving.place) {
+            self.auditor.record(&moved(key, &serving.place));
+            return gone(key, &missing);
+        }
+        Refusal::KeyMissing(format!(
+            "making the {role} key began on token {begun}, and token {now} is here; bring that token back"
+        ))
+    }
+
+    fn spec(&self, role: KeyRole) -> Result<KeySpec, Refusal> {
+        let unknown = || Refusal::Failed(format!("the policy does not say what the {role} key is"));
+        self.policy.spec(role).ok_or_else(unknown)
+    }
+
+    /// Refuses a token that signs more slowly than `role` needs, or of which nobody knows how fast it signs.
+    fn demand_rate(&self, at: At<'_>, role: KeyRole, algorithm: KeyAlgorithm) -> Result<(), Refusal> {
+        let needed = self.roles.load_of(role);
+        if needed == 0 {
+            return Ok(());
+        }
+        let (token, place) = (at.serving.serial.clone(), at.token.place().to_owned());
+        let measured =
+            at.token.rate(algorithm, self.measure, at.serving).map_err(|error| at.token.failed(&error, at.serving))?;
+        let measured = match measured {
+            Ok(rate) if rate.carries(needed) => return Ok(()),
+            Ok(rate) => rate.to_string(),
+            Err(reason) => format!("nobody knows how fast, for it cannot be measured ({reason})"),
+        };
+        let reason = format!(
+            "the {role} key is not made on token {token} ({place}): with {algorithm} it signs {measured}, and the role needs \
+             {needed} signatures/s; put {role} on a faster token, or state its load in role-tokens.toml"
+        );
+        self.auditor.record(&Event::TokenTooSlow {
+            role: role.to_string(),
+            token,
+            place,
+            algorithm: algorithm.to_string(),
+            measured,
+            needed,
+            uid: at.peer.uid,
+        });
+        Err(Refusal::Policy(reason))
+    }
+
+    fn intend(&self, role: KeyRole, spec: KeySpec, serving: &Serving) -> Result<Recorded, Refusal> {
         let id = new_id(role).map_err(own_failure)?;
-        let key = Recorded { role, id, token: serving.serial.clone(), spec, spki: None, certificates: Vec::new() };
+        let (token, place) = (serving.serial.clone(), Some(serving.place.clone()));
+        let key = Recorded { role, id, token, place, spec, spki: None, certificates: Vec::new() };
         self.keys.intend(key.clone()).map_err(own_failure)?;
         Ok(key)
     }
 
     /// Goes on where a generation was interrupted. The specification is the recorded one: the policy may have changed since.
-    fn finish(
-        &self,
-        peer: Peer,
-        key: &Recorded,
-        serving: &Arc<Serving>,
-        unfinished: &mut BTreeSet<KeyRole>,
-    ) -> Result<Arc<Recorded>, Refusal> {
-        let store = self.token.store();
-        match store.inspect(key.id, Some(key.spec)).map_err(|error| self.failed(&error, serving))? {
+    fn finish(&self, at: At<'_>, key: &Recorded, unfinished: &mut BTreeSet<KeyRole>) -> Result<Arc<Recorded>, Refusal> {
+        let store = at.token.store();
+        match store.inspect(key.id, Some(key.spec)).map_err(|error| at.token.failed(&error, at.serving))? {
             KeyState::Whole(public) => {
                 let event = Event::KeyAdopted {
                     role: key.role.to_string(),
@@ -86,7 +132,7 @@ impl Broker {
                     key_id: key.id.to_string(),
                     fingerprint: fingerprint(&public.spki_der),
                 };
-                return self.commit(key, public.spki_der, &event, serving);
+                return self.commit(at, key, public.spki_der, &event);
             }
             // Asked again now, the token might make two.
             KeyState::Half | KeyState::Absent if unfinished.contains(&key.role) => {
@@ -103,26 +149,21 @@ impl Broker {
                 };
                 // Told before, as a signature is: nothing goes from the token of which nobody knows.
                 self.on_disk(&event).map_err(own_failure)?;
-                store.remove_half(key.id).map_err(|error| self.failed(&error, serving))?;
+                store.remove_half(key.id).map_err(|error| at.token.failed(&error, at.serving))?;
                 self.auditor.record(&event);
             }
             KeyState::Absent => {}
         }
-        self.make(peer, key, serving, unfinished)
+        self.demand_rate(at, key.role, key.spec.algorithm)?;
+        self.make(at, key, unfinished)
     }
 
-    fn make(
-        &self,
-        peer: Peer,
-        key: &Recorded,
-        serving: &Arc<Serving>,
-        unfinished: &mut BTreeSet<KeyRole>,
-    ) -> Result<Arc<Recorded>, Refusal> {
-        let public = self.token.store().generate(key.id, key.role.name(), key.spec).map_err(|error| {
+    fn make(&self, at: At<'_>, key: &Recorded, unfinished: &mut BTreeSet<KeyRole>) -> Result<Arc<Recorded>, Refusal> {
+        let public = at.token.store().generate(key.id, key.role.name(), key.spec).map_err(|error| {
             if matches!(error, HsmError::Timeout { .. }) {
                 unfinished.insert(key.role);
             }
-            self.failed(&error, serving)
+            at.token.failed(&error, at.serving)
         })?;
         let event = Event::KeyGenerated {
             role: key.role.to_string(),
@@ -131,22 +172,16 @@ impl Broker {
             token: key.token.clone(),
             key_id: key.id.to_string(),
             fingerprint: fingerprint(&public.spki_der),
-            uid: peer.uid,
+            uid: at.peer.uid,
         };
-        self.commit(key, public.spki_der, &event, serving)
+        self.commit(at, key, public.spki_der, &event)
     }
 
     /// Records a key that the token has made. It is told before it counts: a kill in between leads to its adoption, which is told
     /// again.
-    fn commit(
-        &self,
-        key: &Recorded,
-        spki: Vec<u8>,
-        event: &Event,
-        serving: &Arc<Serving>,
-    ) -> Result<Arc<Recorded>, Refusal> {
+    fn commit(&self, at: At<'_>, key: &Recorded, spki: Vec<u8>, event: &Event) -> Result<Arc<Recorded>, Refusal> {
         // A token with the same label may have been put in its place meanwhile, and have made the key.
-        let now = self.token.store().token().map_err(|error| self.failed(&error, serving))?.serial;
+        let now = at.token.store().token().map_err(|error| at.token.failed(&error, at.serving))?.serial;
         if now != key.token {
             let (role, token) = (key.role, &key.token);
             return Err(Refusal::KeyMissing(format!(

@@ -1,7 +1,11 @@
-use std::{path::Path, sync::Arc, thread};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
-use casemate_hsm_api::KeyStore;
-use casemate_hsm_pkcs11::Pkcs11Store;
 use casemate_runtime::{
     daemon::{self, Daemon, Failure},
     publish::ensure_folder,
@@ -9,13 +13,14 @@ use casemate_runtime::{
 use tokio::task::spawn_blocking;
 
 use crate::{
-    Broker, KeyPolicy, KeydError, Keys, Parts, Patience, RecordFile, Server, Settings, SignatureRecord, harden,
+    Broker, KeyPolicy, KeydError, Keys, Parts, RecordFile, RoleTokens, Server, Settings, SignatureRecord, harden, open,
+    tokens::News,
 };
 
-/// The broker as a daemon: opens its records, waits for the token, tests it, and only then listens.
+/// The broker as a daemon: opens its records, has each token looked for and tested, and listens once one serves.
 ///
 /// # Errors
-/// Records, policy or token cannot be used; or the token gave a wrong answer to its first test.
+/// Records, policies or a token cannot be used at all; or every token gave a wrong answer to its first test.
 pub fn serve(daemon: Daemon<Settings>) -> Result<(), Failure> {
     harden::forbid_dumps()?;
     daemon::block_on(4, async move {
@@ -31,33 +36,48 @@ fn run(daemon: Daemon<Settings>, keys: Keys, state: &Path) -> Result<(), KeydErr
     let Daemon { config, settings, auditor, passed, .. } = daemon;
     keys.load()?;
     let policy = KeyPolicy::load(&config.paths.etc.join("key-policy.toml"))?;
+    let roles = RoleTokens::load(&config.paths.etc.join("role-tokens.toml"))?;
     let path = state.join("record.jsonl");
     let record = SignatureRecord::start(RecordFile::open(&path, settings.record)?, path, settings.record.queue)?;
-    let files = settings.token_files(&config.paths)?;
-    let patience = Patience {
-        backoff: settings.backoff,
-        pin_poll: std::time::Duration::from_millis(settings.pin_poll_ms),
-        pin_file: Some(files.pin.clone()),
-    };
-    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(settings.pkcs11, files).map_err(KeydError::Open)?);
+    let tokens = open::tokens(&settings, &roles, &config.paths, &keys, &auditor)?;
     let socket = config.paths.socket("keyd");
-    let parts = Parts { config, policy, keys, store, record, auditor, limits: settings.limits, patience };
+    let (limits, measure) = (settings.limits, Duration::from_millis(settings.measure_ms));
+    let parts = Parts { config, policy, keys, tokens, roles, measure, record, auditor, limits };
     let broker = Arc::new(Broker::new(&passed, parts));
-    broker.bring_back().map_err(KeydError::Token)?;
-    let server = Server::bind(&passed, Arc::clone(&broker), &socket, settings.connections)?;
-    thread::Builder::new().name("token".to_owned()).spawn(move || keep(&broker)).map_err(KeydError::Thread)?;
+    until_one_serves(&broker)?;
+    let server = Server::bind(&passed, broker, &socket, settings.connections)?;
     daemon::ready();
     server.run();
     Ok(())
 }
 
-/// Brings the token back whenever it is lost, until it gives a wrong answer: then the broker only tells why it signs nothing.
-fn keep(broker: &Broker) {
-    loop {
-        broker.until_lost();
-        if let Err(error) = broker.bring_back() {
-            tracing::error!(%error, "the token is not used any more");
-            return;
+/// Has each token kept by a thread of its own. Returns when each had its first attempt and one at least serves.
+///
+/// # Errors
+/// Every token gave a wrong answer.
+fn until_one_serves(broker: &Arc<Broker>) -> Result<(), KeydError> {
+    let (tell, news) = mpsc::channel();
+    let keepers = broker.keepers();
+    let (mut untried, mut left, mut serves) = (keepers.len(), keepers.len(), false);
+    for keeper in keepers {
+        let tell = tell.clone();
+        let started = thread::Builder::new().name("token".to_owned()).spawn(move || keeper.keep(&tell));
+        started.map_err(KeydError::Thread)?;
+    }
+    drop(tell);
+    while untried > 0 || !serves {
+        match news.recv() {
+            Ok(News::Tried) => untried -= 1,
+            Ok(News::Serves) => serves = true,
+            Ok(News::Ended(error)) => {
+                left -= 1;
+                if left == 0 {
+                    return Err(KeydError::Token(error));
+                }
+            }
+            // Without a keeper nobody looks for a token any more.
+            Err(gone) => return Err(KeydError::Thread(io::Error::other(gone))),
         }
     }
+    Ok(())
 }

@@ -1,6 +1,10 @@
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
-use casemate_hsm_pkcs11::{Backoff, Pkcs11Files, Pkcs11Settings};
+use casemate_hsm_pkcs11::{Backoff, Pkcs11Settings};
+use casemate_hsm_tpm::{TpmAddress, TpmSettings};
 use casemate_runtime::config::Paths;
 use casemate_store::StoreSettings;
 use serde::{Deserialize, Deserializer, de::Error};
@@ -12,13 +16,23 @@ use crate::{JudgeLimits, KeydError};
 // The derived reading becomes a function of this type, called by the one below, which looks at the values as well.
 #[serde(remote = "Self", default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// File with the token's user PIN, mode 0400, keyd's own. By default the credential `pin` that systemd loaded.
+    /// File with the user PIN of PKCS#11 tokens, mode 0400, keyd's own, where `role-tokens.toml` does not name another for one. By
+    /// default the credential `pin` that systemd loaded.
     pub pin_file: Option<PathBuf>,
     /// How often a PIN file is looked at after its PIN was refused, in milliseconds. The PIN itself is tried only when the
     /// file changed.
     pub pin_poll_ms: u64,
-    /// The token, a PKCS#11 one. Its settings are those of the crate that opens it, as those of another kind of token would be.
+    /// What all PKCS#11 tokens have in common, and the module of those whose URI names none. Which tokens there are stands in
+    /// `role-tokens.toml` alone, so `token` is refused here.
+    #[serde(deserialize_with = "pkcs11_without_token")]
     pub pkcs11: Pkcs11Settings,
+    /// The TPM, if `role-tokens.toml` names it. `address` is `/dev/tpmrm0` unless said otherwise, `folder` is `tpm` in keyd's state,
+    /// and `pin-file` the credential `tpm-pin` that systemd loaded.
+    #[serde(deserialize_with = "tpm_with_defaults")]
+    pub tpm: TpmSettings,
+    /// How long a token's rate is measured before the first key of an algorithm is made on it, in milliseconds, the making of
+    /// the temporary key not counted.
+    pub measure_ms: u64,
     /// How long to wait before an absent token is looked for again.
     pub backoff: Backoff,
     /// The record of signatures.
@@ -37,6 +51,8 @@ impl Default for Settings {
             pin_file: None,
             pin_poll_ms: 2_000,
             pkcs11: Pkcs11Settings::default(),
+            tpm: tpm_defaults(),
+            measure_ms: 300,
             backoff: Backoff::default(),
             record: RecordSettings::default(),
             connections: ConnectionSettings::default(),
@@ -49,13 +65,19 @@ impl Default for Settings {
 impl Settings {
     /// The first of the settings that is zero where that would serve nobody, ask the token without a pause, or keep no record.
     fn useless_zero(&self) -> Option<&'static str> {
-        let Self { pin_file: _, pin_poll_ms, pkcs11, backoff, record, connections, limits, store } = self;
+        let Self { pin_file: _, pin_poll_ms, pkcs11, tpm, measure_ms: _, backoff, record, connections, limits, store } =
+            self;
         let zeros = [
             ("pin-poll-ms", *pin_poll_ms == 0),
             ("pkcs11.sessions", pkcs11.sessions == 0),
             ("pkcs11.queue", pkcs11.queue == 0),
             ("pkcs11.call-timeout-ms", pkcs11.call_timeout_ms == 0),
             ("pkcs11.generate-timeout-ms", pkcs11.generate_timeout_ms == 0),
+            ("tpm.loaded-keys", tpm.loaded_keys == 0),
+            ("tpm.keys", tpm.keys == 0),
+            ("tpm.queue", tpm.queue == 0),
+            ("tpm.call-timeout-ms", tpm.call_timeout_ms == 0),
+            ("tpm.generate-timeout-ms", tpm.generate_timeout_ms == 0),
             ("backoff.first-ms", backoff.first_ms == 0),
             ("backoff.limit-ms", backoff.limit_ms == 0),
             ("record.file-bytes", record.file_bytes == 0),
@@ -77,22 +99,64 @@ impl Settings {
         zeros.into_iter().find_map(|(key, is_zero)| is_zero.then_some(key))
     }
 
-    /// Where the PIN is.
+    /// Where the PIN of a PKCS#11 token is whose URI does not say it.
     ///
     /// # Errors
     /// [`KeydError::NoPinFile`].
-    pub fn pin_file(&self) -> Result<PathBuf, KeydError> {
-        let credential = || env::var_os("CREDENTIALS_DIRECTORY").map(|folder| PathBuf::from(folder).join("pin"));
-        self.pin_file.clone().or_else(credential).ok_or(KeydError::NoPinFile)
+    pub fn pin_file(&self, token: &str) -> Result<PathBuf, KeydError> {
+        let none =
+            || KeydError::NoPinFile { token: token.to_owned(), setting: "pin-file in [keyd]", credential: "pin" };
+        self.pin_file.clone().or_else(|| credential("pin")).ok_or_else(none)
     }
 
-    /// The PIN file, and the folder where refused PINs are remembered.
+    /// The TPM's settings in this process.
     ///
     /// # Errors
     /// [`KeydError::NoPinFile`].
-    pub fn token_files(&self, paths: &Paths) -> Result<Pkcs11Files, KeydError> {
-        Ok(Pkcs11Files { pin: self.pin_file()?, state: paths.state_of("keyd") })
+    pub fn tpm(&self, paths: &Paths) -> Result<TpmSettings, KeydError> {
+        let said = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
+        let none = || KeydError::NoPinFile {
+            token: "the TPM".to_owned(),
+            setting: "pin-file in [keyd.tpm]",
+            credential: "tpm-pin",
+        };
+        let state = paths.state_of("keyd");
+        Ok(TpmSettings {
+            folder: said(&self.tpm.folder).unwrap_or_else(|| state.join("tpm")),
+            pin_file: said(&self.tpm.pin_file).or_else(|| credential("tpm-pin")).ok_or_else(none)?,
+            state,
+            ..self.tpm.clone()
+        })
     }
+}
+
+/// A file that systemd loaded for this unit (`LoadCredential=` or `LoadCredentialEncrypted=`).
+fn credential(name: &str) -> Option<PathBuf> {
+    env::var_os("CREDENTIALS_DIRECTORY").map(|folder| PathBuf::from(folder).join(name))
+}
+
+fn pkcs11_without_token<'de, D: Deserializer<'de>>(from: D) -> Result<Pkcs11Settings, D::Error> {
+    let table = toml::Table::deserialize(from)?;
+    if table.contains_key("token") {
+        return Err(D::Error::custom("tokens are named in role-tokens.toml, and token in [keyd.pkcs11] no more"));
+    }
+    table.try_into().map_err(D::Error::custom)
+}
+
+/// The paths are empty where they depend on this process.
+fn tpm_defaults() -> TpmSettings {
+    let address = TpmAddress::Device("/dev/tpmrm0".into());
+    TpmSettings::new(address, PathBuf::new(), PathBuf::new(), PathBuf::new())
+}
+
+fn tpm_with_defaults<'de, D: Deserializer<'de>>(from: D) -> Result<TpmSettings, D::Error> {
+    let said = toml::Table::deserialize(from)?;
+    if said.contains_key("state") {
+        return Err(D::Error::custom("state is keyd's own folder, and is not set"));
+    }
+    let mut all = toml::Table::try_from(tpm_defaults()).map_err(D::Error::custom)?;
+    all.extend(said);
+    all.try_into().map_err(D::Error::custom)
 }
 
 impl<'de> Deserialize<'de> for Settings {
@@ -144,18 +208,26 @@ impl Default for ConnectionSettings {
 
 #[cfg(test)]
 mod tests {
-    use casemate_hsm_pkcs11::TokenName;
-
     use super::*;
 
     #[test]
-    fn the_tokens_settings_are_those_of_its_crate() {
-        let settings: Settings =
-            toml::from_str("pin-file = '/p'\n[pkcs11]\ntoken = { serial = 'ab' }\nsessions = 7").unwrap();
-        let token = Pkcs11Settings { token: TokenName::Serial("ab".into()), sessions: 7, ..Pkcs11Settings::default() };
-        assert_eq!(settings.pkcs11, token);
-        let files = settings.token_files(&Paths::default()).unwrap();
-        assert_eq!(files, Pkcs11Files { pin: "/p".into(), state: Paths::default().state_of("keyd") });
+    fn each_kind_of_token_has_the_settings_of_its_crate() {
+        let settings: Settings = toml::from_str(
+            "pin-file = '/p'\n[pkcs11]\nsessions = 7\n[tpm]\naddress = { swtpm = 2321 }\npin-file = '/t'\nkeys = 9",
+        )
+        .unwrap();
+        assert_eq!(settings.pkcs11, Pkcs11Settings { sessions: 7, ..Pkcs11Settings::default() });
+        assert_eq!(settings.pin_file("t").unwrap(), Path::new("/p"));
+        let state = Paths::default().state_of("keyd");
+        let tpm = TpmSettings::new(TpmAddress::Swtpm(2321), state.join("tpm"), "/t".into(), state);
+        assert_eq!(settings.tpm(&Paths::default()).unwrap(), TpmSettings { keys: 9, ..tpm });
+        assert!(toml::from_str::<Settings>("[tpm]\nstate = '/s'").is_err());
+    }
+
+    #[test]
+    fn a_token_is_named_in_one_place_alone() {
+        let refused = toml::from_str::<Settings>("pkcs11 = { token = 'casemate' }").unwrap_err().to_string();
+        assert!(refused.contains("role-tokens.toml"), "{refused}");
     }
 
     #[test]
@@ -164,6 +236,8 @@ mod tests {
             "pin-poll-ms",
             "pkcs11.sessions",
             "pkcs11.call-timeout-ms",
+            "tpm.queue",
+            "tpm.call-timeout-ms",
             "backoff.first-ms",
             "backoff.limit-ms",
             "record.file-bytes",
@@ -186,5 +260,6 @@ mod tests {
         assert!(toml::from_str::<Settings>("pinfile = '/p'").is_err());
         assert!(toml::from_str::<Settings>("[record]\nfile-byte = 1").is_err());
         assert!(toml::from_str::<Settings>("pkcs11 = { modul = '/m.so' }").is_err());
+        assert!(toml::from_str::<Settings>("tpm = { adress = { swtpm = 1 } }").is_err());
     }
 }

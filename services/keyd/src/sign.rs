@@ -13,7 +13,7 @@ use crate::{
     broker::{gone, never_made},
     judge::{Judged, Known, judge},
     keys::Made,
-    token::{NOT_THERE, Serving},
+    token::{Missing, NOT_THERE, Serving, Token},
 };
 
 impl Broker {
@@ -34,29 +34,18 @@ impl Broker {
         };
         let judged = judge(&request.message, &request.purpose, request.scheme, &known)
             .map_err(|unfit| self.refuse(peer, role, grant, chain(&unfit)))?;
-        let serving = self.token.serving()?;
-        if let Some(reason) = serving.lacks(key) {
-            return Err(gone(key, &reason));
+        let token = self.tokens.of(role)?;
+        let serving = token.serving()?;
+        if let Some(missing) = serving.lacks(key) {
+            return Err(gone(key, &missing));
         }
         self.record_use(peer, request, &judged)?;
-        self.signature(&made, request, &serving).map_err(|error| {
+        signature(token, &made, request, &serving).map_err(|error| {
             self.record_failure(peer, request, judged.object, error.to_string());
             if matches!(error, HsmError::KeyMissing { .. }) {
-                self.token.set_missing(&made, Some(NOT_THERE.to_owned()));
+                token.set_missing(&made, Some(Missing::Gone(NOT_THERE.to_owned())));
             }
-            self.failed(&error, &serving)
-        })
-    }
-
-    /// What the token answers, if it is right. A wrong answer does not leave this function, for it may give the key away.
-    fn signature(&self, made: &Made<'_>, request: &SignRequest, serving: &Serving) -> Result<Vec<u8>, HsmError> {
-        let signature = self.token.store().sign(made.key.id, request.scheme, &request.message)?;
-        if made.verifier.verifies(request.scheme, &request.message, &signature) {
-            return Ok(signature);
-        }
-        Err(HsmError::WrongAnswer {
-            token: serving.serial.clone(),
-            operation: format!("{} with the {} key", request.scheme, request.role),
+            token.failed(&error, &serving)
         })
     }
 
@@ -97,6 +86,18 @@ impl Broker {
         }
         self.auditor.record(&event);
     }
+}
+
+/// What the token answers, if it is right. A wrong answer does not leave this function, for it may give the key away.
+fn signature(token: &Token, made: &Made<'_>, request: &SignRequest, serving: &Serving) -> Result<Vec<u8>, HsmError> {
+    let signature = token.store().sign(made.key.id, request.scheme, &request.message)?;
+    if made.verifier.verifies(request.scheme, &request.message, &signature) {
+        return Ok(signature);
+    }
+    Err(HsmError::WrongAnswer {
+        token: serving.serial.clone(),
+        operation: format!("{} with the {} key", request.scheme, request.role),
+    })
 }
 
 const fn must_be_on_disk(purpose: &Purpose) -> bool {

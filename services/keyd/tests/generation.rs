@@ -105,7 +105,7 @@ fn a_generation_that_ran_out_of_time_is_not_begun_again_while_it_may_go_on() {
     let timeout = || HsmError::Timeout { token: "FAKE1".into(), limit: std::time::Duration::from_secs(1) };
     let slow = node.broker_on(Arc::new(Dying::new(node.store(), Crash::Before, timeout)));
     assert!(matches!(slow.generate(CERTMGR, ROLE), Err(Refusal::Unavailable(_))));
-    slow.0.attempt().unwrap();
+    slow.attempt().unwrap();
     let Err(Refusal::Unavailable(text)) = slow.generate(CERTMGR, ROLE) else { panic!("asked the token twice") };
     assert!(text.contains("may still be making"), "{text}");
     // Another process: whatever went on in this one is over.
@@ -207,7 +207,7 @@ fn half_a_key_is_not_removed_before_that_is_on_record() {
     let full = Arc::new(AtomicBool::new(true));
     let broker = || {
         let broker = node.untested(node.store(), Full(node.record(), Arc::clone(&full)), "certmgr = 1001\n");
-        broker.0.attempt().unwrap();
+        broker.attempt().unwrap();
         broker
     };
     node.token.interrupt_generation(Half::Private);
@@ -228,7 +228,7 @@ fn a_key_counts_only_once_it_was_told_of() {
     let node = Node::new();
     let full = Arc::new(AtomicBool::new(true));
     let broker = node.untested(node.store(), Full(node.record(), Arc::clone(&full)), "certmgr = 1001\n");
-    broker.0.attempt().unwrap();
+    broker.attempt().unwrap();
     for _ in 0..2 {
         let Err(Refusal::Failed(reason)) = broker.generate(CERTMGR, ROLE) else { panic!("made and not told") };
         assert!(reason.contains("disk full"), "{reason}");

@@ -376,7 +376,7 @@ fn strangers_are_told_nothing_and_root_only_how_it_stands() {
 fn several_daemons_under_one_user_may_what_any_of_them_may() {
     let node = Node::new();
     let broker = node.untested(node.store(), node.record(), "certmgr = 500\ntvs = 500\n");
-    broker.0.attempt().unwrap();
+    broker.attempt().unwrap();
     let user = casemate_runtime::peer::Peer { uid: 500, pid: 1 };
     broker.generate(user, KeyRole::Tvs).unwrap();
     broker.sign(user, KeyRole::Tvs, PSS, Purpose::TlsHandshake, &tls13(32)).unwrap();
@@ -416,7 +416,7 @@ fn a_signature_is_on_record_before_it_exists_and_without_a_record_there_is_none(
     let watching =
         Watching { file: node.record(), token: node.token.clone(), seen: Arc::clone(&seen), full: Arc::clone(&full) };
     let broker = node.untested(node.store(), watching, "certmgr = 1001\ncapf = 1002\n");
-    broker.0.attempt().unwrap();
+    broker.attempt().unwrap();
     let capf = broker.identity(KeyRole::Capf);
     let before = node.token.signatures();
     issue(&broker, &capf, &phone(), device_purpose(DEVICE)).unwrap();

@@ -25,7 +25,7 @@ use rig::{Node, tls13};
 fn serve(node: &Node, settings: ConnectionSettings) -> PathBuf {
     let uid = nix::unistd::geteuid().as_raw();
     let broker = node.untested(node.store(), node.record(), &format!("certmgr = {uid}\ntftp = {uid}\n"));
-    broker.0.attempt().unwrap();
+    broker.attempt().unwrap();
     let path = node.dir.path().join("keyd.sock");
     let server = Server::bind(&Passed::testing(), Arc::clone(&broker.0), &path, settings).unwrap();
     thread::spawn(move || server.run());

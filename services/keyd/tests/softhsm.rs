@@ -75,16 +75,16 @@ fn a_token_that_comes_late_is_waited_for_and_holds_every_key() {
     let node = Node::new();
     write_pin(&node, "123456");
     let late = broker(&node);
-    assert!(matches!(late.0.attempt(), Err(HsmError::TokenAbsent { .. })));
+    assert!(matches!(late.attempt(), Err(HsmError::TokenAbsent { .. })));
     assert!(matches!(late.generate(CERTMGR, KeyRole::Tvs), Err(Refusal::Unavailable(_))));
     make_token();
-    late.0.bring_back().unwrap();
+    late.bring_back().unwrap();
     for role in KeyRole::ALL {
         assert!(late.generate(CERTMGR, role).unwrap().1, "{role}");
     }
     drop(late);
     let again = broker(&node);
-    again.0.bring_back().unwrap();
+    again.bring_back().unwrap();
     for role in KeyRole::ALL {
         assert!(!again.generate(CERTMGR, role).unwrap().1, "{role}");
     }
@@ -104,18 +104,18 @@ fn a_wrong_pin_is_tried_once_in_the_life_of_the_token() {
     // The first attempt tries it; those after it, of this process and of the next, do not.
     for process in 0..2 {
         let broker = broker(&node);
-        let first = broker.0.attempt();
+        let first = broker.attempt();
         match process {
             0 => assert!(matches!(first, Err(HsmError::PinIncorrect { .. })), "{first:?}"),
             _ => assert!(matches!(first, Err(HsmError::PinRefusedBefore { .. })), "{first:?}"),
         }
-        assert!(matches!(broker.0.attempt(), Err(HsmError::PinRefusedBefore { .. })));
+        assert!(matches!(broker.attempt(), Err(HsmError::PinRefusedBefore { .. })));
         assert!(matches!(broker.status(ROOT).unwrap().state, BrokerState::OutOfService(_)));
     }
     assert_eq!(node.audited("TokenRefused"), 2, "once a process");
     write_pin(&node, "123456");
     let broker = broker(&node);
-    broker.0.bring_back().unwrap();
+    broker.bring_back().unwrap();
     assert!(broker.generate(CERTMGR, KeyRole::CallManagerEcdsa).unwrap().1);
 }
 
@@ -126,10 +126,16 @@ fn the_daemon_listens_once_its_token_is_there_and_stops_when_told() {
     write_pin(&node, "123456");
     let root = node.dir.path().display();
     let uid = nix::unistd::geteuid().as_raw();
+    let etc = folder.join("etc");
+    fs::create_dir(&etc).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::copy(shipped.join("key-policy.toml"), etc.join("key-policy.toml")).unwrap();
+    let roles = fs::read_to_string(shipped.join("role-tokens.toml")).unwrap();
+    fs::write(etc.join("role-tokens.toml"), roles.replace("token=casemate", "token=test")).unwrap();
     let text = format!(
         "[paths]\nrun = '{root}'\nstate = '{root}/state'\netc = '{}'\n[users]\ncertmgr = {uid}\n\
-         [keyd]\npin-file = '{root}/pin'\npkcs11 = {{ module = '{MODULE}', token = 'test' }}\nbackoff = {{ limit-ms = 50 }}\n",
-        env!("CARGO_MANIFEST_DIR")
+         [keyd]\npin-file = '{root}/pin'\npkcs11 = {{ module = '{MODULE}' }}\nbackoff = {{ limit-ms = 50 }}\n",
+        etc.display()
     );
     fs::write(folder.join("casemate.toml"), text).unwrap();
     let config = Config::load(&folder.join("casemate.toml")).unwrap();

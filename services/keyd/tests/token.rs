@@ -34,7 +34,7 @@ fn nothing_is_signed_before_the_token_was_tested() {
     drop(ready(&node));
     let untested = node.untested(node.store(), node.record(), "tftp = 1004\n");
     assert!(matches!(untested.handshake(), Err(Refusal::Unavailable(_))));
-    untested.0.attempt().unwrap();
+    untested.attempt().unwrap();
     untested.handshake().unwrap();
 }
 
@@ -45,11 +45,11 @@ fn a_token_that_lies_at_its_test_is_never_used_again() {
     node.token.set_lying(true);
     let store = node.store();
     let broker = node.untested(store, node.record(), "tftp = 1004\n");
-    assert!(matches!(broker.0.bring_back(), Err(HsmError::WrongAnswer { .. })), "it does not listen");
+    assert!(matches!(broker.bring_back(), Err(HsmError::WrongAnswer { .. })), "it does not listen");
     node.token.set_lying(false);
     let calls = node.token.calls();
     assert!(
-        matches!(broker.0.attempt(), Err(HsmError::WrongAnswer { .. })),
+        matches!(broker.attempt(), Err(HsmError::WrongAnswer { .. })),
         "it is well again, and not used all the same"
     );
     assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
@@ -66,7 +66,7 @@ fn a_token_that_lies_when_it_comes_back_is_never_used_again() {
     assert!(matches!(broker.handshake(), Err(Refusal::Unavailable(_))));
     node.token.set_lying(true);
     node.token.set_absent(false);
-    assert!(matches!(broker.0.bring_back(), Err(HsmError::WrongAnswer { .. })));
+    assert!(matches!(broker.bring_back(), Err(HsmError::WrongAnswer { .. })));
     assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
 }
 
@@ -89,7 +89,7 @@ fn a_wrong_signature_does_not_leave_and_ends_the_use_of_the_token() {
     node.token.set_lying(false);
     let signatures = node.token.signatures();
     assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
-    assert!(matches!(broker.0.bring_back(), Err(HsmError::WrongAnswer { .. })), "for ever");
+    assert!(matches!(broker.bring_back(), Err(HsmError::WrongAnswer { .. })), "for ever");
     assert!(matches!(certify(), Refusal::OutOfService(_)));
     assert!(matches!(state(&broker), BrokerState::OutOfService(_)));
     assert_eq!(node.token.signatures(), signatures);
@@ -132,7 +132,7 @@ fn an_unlocked_pin_is_noticed_without_a_new_pin_file() {
         node.token.set_pin_fault(Some(fault));
         node.token.set_absent(false);
         let keeper = broker.clone();
-        let kept = thread::spawn(move || keeper.0.bring_back());
+        let kept = thread::spawn(move || keeper.bring_back());
         thread::sleep(Duration::from_millis(100));
         assert!(!kept.is_finished());
         assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
@@ -155,8 +155,8 @@ fn an_absent_token_is_waited_for_tested_again_and_serves() {
     let before = node.audited("TokenReady");
     let keeper = broker.clone();
     let kept = thread::spawn(move || {
-        keeper.0.until_lost();
-        keeper.0.bring_back()
+        keeper.until_lost();
+        keeper.bring_back()
     });
     node.token.set_absent(true);
     for _ in 0..3 {
@@ -165,7 +165,7 @@ fn an_absent_token_is_waited_for_tested_again_and_serves() {
     thread::sleep(Duration::from_millis(60));
     assert!(matches!(state(&broker), BrokerState::Waiting(_)));
     let status = broker.status(ROOT).unwrap();
-    assert_eq!((status.token, status.keys[0].1), (None, None), "unknown, not missing");
+    assert_eq!((&status.tokens[0].info, status.keys[0].1), (&None, None), "unknown, not missing");
     let signatures = node.token.signatures();
     node.token.set_absent(false);
     kept.join().unwrap().unwrap();
@@ -184,7 +184,7 @@ fn another_token_that_goes_away_is_noticed_without_a_request() {
     let broker = node.broker_on(Arc::new(FakeStore::open(&node.token, FakeSettings::default()).unwrap()));
     assert!(matches!(broker.handshake(), Err(Refusal::KeyMissing(_))));
     let keeper = broker.clone();
-    let lost = thread::spawn(move || keeper.0.until_lost());
+    let lost = thread::spawn(move || keeper.until_lost());
     thread::sleep(Duration::from_millis(60));
     assert!(!lost.is_finished(), "it is there");
     node.token.set_absent(true);
@@ -201,7 +201,7 @@ fn a_refused_pin_is_tried_once_and_again_only_when_its_file_changed() {
     node.token.set_pin_fault(Some(PinFault::Incorrect));
     node.token.set_absent(false);
     let keeper = broker.clone();
-    let kept = thread::spawn(move || keeper.0.bring_back());
+    let kept = thread::spawn(move || keeper.bring_back());
     thread::sleep(Duration::from_millis(150));
     assert!(!kept.is_finished());
     assert!(matches!(broker.handshake(), Err(Refusal::OutOfService(_))));
@@ -228,6 +228,6 @@ fn a_slow_token_is_unavailable_and_looked_at_again() {
     assert!(matches!(broker.handshake(), Err(Refusal::Unavailable(_))));
     assert!(matches!(state(&broker), BrokerState::Waiting(_)));
     node.token.set_hanging(false);
-    broker.0.bring_back().unwrap();
+    broker.bring_back().unwrap();
     broker.handshake().unwrap();
 }

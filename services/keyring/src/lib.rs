@@ -15,6 +15,7 @@ pub use certificates::Certificates;
 pub use client::{Client, ClientSettings, KeyringError};
 pub use protocol::{
     BrokerState, FRAMING, KeyRecord, MESSAGE_LIMIT, Purpose, Refusal, Request, Response, SignRequest, Status,
+    TokenStatus,
 };
 pub use signer::RoleSigner;
 pub use tls::TlsKey;

@@ -1,17 +1,18 @@
-use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, SignatureScheme, TokenInfo};
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, SignatureRate, SignatureScheme, TokenInfo};
 use casemate_runtime::frame::Framing;
 use serde::{Deserialize, Serialize};
 
 /// Longest message that is signed: 1 MiB, far above any trust list (64 kB, guide 2882) or configuration file.
 pub const MESSAGE_LIMIT: usize = 1 << 20;
 
-/// Frames of the broker's socket: [`Request`] one way, [`Response`] the other, encoded by postcard.
-pub const FRAMING: Framing = Framing { version: 1, limit: MESSAGE_LIMIT + 4096 };
+/// Frames of the broker's socket: [`Request`] one way, [`Response`] the other, encoded by postcard. In version 1 a [`Status`] had
+/// one token.
+pub const FRAMING: Framing = Framing { version: 2, limit: MESSAGE_LIMIT + 4096 };
 
 /// What a caller asks of the broker.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// The token and every recorded key. Any known caller.
+    /// The tokens and every recorded key. Any known caller.
     Status,
     /// Make the key of `role` as the key policy specifies, or say which one is recorded already. certmgr alone, while it
     /// provisions.
@@ -129,7 +130,7 @@ impl Refusal {
     }
 }
 
-/// Where the broker stands.
+/// Where a token stands, or the broker: that is where the worst of its tokens stands.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BrokerState {
@@ -161,15 +162,31 @@ pub struct KeyRecord {
     pub spki_der: Vec<u8>,
 }
 
-/// The broker, its token and its keys.
+/// A token, and what lives in it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TokenStatus {
+    /// Its name in `role-tokens.toml`: `tpm`, or a PKCS#11 URI.
+    pub name: String,
+    /// Where it stands.
+    pub state: BrokerState,
+    /// What it says of itself, while it is there.
+    pub info: Option<TokenInfo>,
+    /// How fast it was found to sign, for each algorithm that was measured.
+    pub rates: Vec<(KeyAlgorithm, SignatureRate)>,
+    /// The roles whose keys live in it.
+    pub roles: Vec<KeyRole>,
+}
+
+/// The broker, its tokens and its keys.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
     /// Where it stands.
     pub state: BrokerState,
-    /// The token, while it is there.
-    pub token: Option<TokenInfo>,
-    /// Every recorded key, with whether it is on the token now (unknown while the token is absent).
+    /// Every token that is named for a role.
+    pub tokens: Vec<TokenStatus>,
+    /// Every recorded key, with whether it is on its token now (unknown while that is absent).
     pub keys: Vec<(KeyRecord, Option<bool>)>,
 }
 

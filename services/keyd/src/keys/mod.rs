@@ -62,6 +62,11 @@ impl View {
         Some(Made { key, spki: key.spki.as_deref()?, verifier: self.verifiers.get(&role)? })
     }
 
+    /// All, also those that are not made yet.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Recorded> {
+        self.keys.values().map(|key| &**key)
+    }
+
     /// Those that are made.
     pub(crate) fn all_made(&self) -> impl Iterator<Item = Made<'_>> {
         self.keys.keys().filter_map(|role| self.made(*role))
@@ -155,7 +160,9 @@ mod tests {
 
     fn key(role: KeyRole) -> Recorded {
         let spec = KeySpec { algorithm: KeyAlgorithm::P384, backup: Backup::Wrapped };
-        Recorded { role, id: new_id(role).unwrap(), token: "T".into(), spec, spki: None, certificates: Vec::new() }
+        let place = Some("pkcs11:token=t".to_owned());
+        let id = new_id(role).unwrap();
+        Recorded { role, id, token: "T".into(), place, spec, spki: None, certificates: Vec::new() }
     }
 
     #[test]
@@ -175,7 +182,7 @@ mod tests {
         again.load().unwrap();
         let view = again.view();
         let read = view.get(KeyRole::Capf).unwrap();
-        assert_eq!((read.id, &read.token, read.spec, &read.spki), (made.id, &made.token, made.spec, &made.spki));
+        assert_eq!(**read, made);
         assert_eq!(view.all_made().count(), 1);
     }
 }

@@ -52,6 +52,13 @@ const MIGRATIONS: &[Migration] = &[
         DROP TABLE certificates;
         ALTER TABLE newest RENAME TO certificates;",
     },
+    Migration {
+        number: 3,
+        name: "how the token was named",
+        sql: "
+        -- The token's name in role-tokens.toml when the key was made; null in records of before that file.
+        ALTER TABLE keys ADD COLUMN place TEXT;",
+    },
 ];
 
 /// A key on record.
@@ -61,6 +68,8 @@ pub(crate) struct Recorded {
     pub(crate) id: KeyId,
     /// Serial of the token that made it or is to make it.
     pub(crate) token: String,
+    /// How `role-tokens.toml` named that token then; nothing in a record of before that file.
+    pub(crate) place: Option<String>,
     pub(crate) spec: KeySpec,
     /// The public half; nothing while it is being made.
     pub(crate) spki: Option<Vec<u8>>,
@@ -105,9 +114,10 @@ impl Records {
         let (keys, certificates) = self
             .runtime
             .block_on(async {
-                let keys: Vec<KeyRow> = sqlx::query_as("SELECT role, key_id, token, algorithm, backup, spki FROM keys")
-                    .fetch_all(self.store.readers())
-                    .await?;
+                let keys: Vec<KeyRow> =
+                    sqlx::query_as("SELECT role, key_id, token, place, algorithm, backup, spki FROM keys")
+                        .fetch_all(self.store.readers())
+                        .await?;
                 let certificates: Vec<(String, Vec<u8>)> =
                     sqlx::query_as("SELECT role, tbs FROM certificates ORDER BY number")
                         .fetch_all(self.store.readers())
@@ -120,18 +130,20 @@ impl Records {
 
     /// Writes down which key is about to be made.
     pub(crate) fn intend(&self, key: &Recorded) -> Result<(), KeydError> {
-        let row =
-            (key.role.name(), key.id.to_string(), key.token.clone(), key.spec.algorithm.to_string(), backup(key.spec));
+        let key = key.clone();
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO keys (role, key_id, token, algorithm, backup) VALUES (?, ?, ?, ?, ?)")
-                    .bind(row.0)
-                    .bind(row.1)
-                    .bind(row.2)
-                    .bind(row.3)
-                    .bind(row.4)
-                    .execute(connection)
-                    .await?;
+                sqlx::query(
+                    "INSERT INTO keys (role, key_id, token, place, algorithm, backup) VALUES (?, ?, ?, ?, ?, ?)",
+                )
+                .bind(key.role.name())
+                .bind(key.id.to_string())
+                .bind(key.token)
+                .bind(key.place)
+                .bind(key.spec.algorithm.to_string())
+                .bind(backup(key.spec))
+                .execute(connection)
+                .await?;
                 Ok(())
             })
         })
@@ -182,10 +194,10 @@ impl Records {
     }
 }
 
-type KeyRow = (String, String, String, String, String, Option<Vec<u8>>);
+type KeyRow = (String, String, String, Option<String>, String, String, Option<Vec<u8>>);
 
 fn recorded(
-    (role, id, token, algorithm, backup, spki): KeyRow,
+    (role, id, token, place, algorithm, backup, spki): KeyRow,
     certificates: &[(String, Vec<u8>)],
 ) -> Result<Recorded, KeydError> {
     let damaged = |detail| KeydError::RecordDamaged { role: role.clone(), detail };
@@ -201,6 +213,7 @@ fn recorded(
         role: role.parse().map_err(|_| damaged("role"))?,
         id: KeyId::from_hex(&id).ok_or_else(|| damaged("key id"))?,
         token,
+        place,
         spec: KeySpec { algorithm: algorithm.ok_or_else(|| damaged("algorithm"))?, backup },
         spki,
         certificates: own.map_err(|_| damaged("certificate"))?,

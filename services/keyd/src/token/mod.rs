@@ -1,19 +1,19 @@
-//! The token as the broker has it: tested before it is used, waited for while it is away, and left alone for ever after one
-//! wrong answer.
+//! A token as the broker has it: tested before it is used, waited for while it is away, and left alone for ever after one wrong
+//! answer. What happens to one is nothing to the others.
 
 mod test;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use casemate_audit::{Auditor, Event};
-use casemate_hsm_api::{HsmError, KeyRole, KeyStore, TokenInfo};
+use casemate_hsm_api::{HsmError, KeyAlgorithm, KeyRole, KeyStore, SignatureRate, StoredKey, TokenInfo};
 use casemate_hsm_pkcs11::Backoff;
-use casemate_keyring::{BrokerState, Refusal};
+use casemate_keyring::{BrokerState, Refusal, TokenStatus};
 use casemate_runtime::publish::Stamp;
 
 use crate::keys::{Keys, Made, Recorded, View, fingerprint};
@@ -42,20 +42,49 @@ enum Standing {
 pub(crate) struct Serving {
     /// Its serial number.
     pub(crate) serial: String,
+    /// Its name in `role-tokens.toml`.
+    pub(crate) place: String,
     /// Recorded keys that are not on it, or cannot be used, and why.
-    missing: BTreeMap<KeyRole, String>,
+    missing: BTreeMap<KeyRole, Missing>,
+}
+
+/// Why a recorded key cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Missing {
+    /// It is not as it should be on the token that stands in its place.
+    Gone(String),
+    /// `role-tokens.toml` names this token in the place of the one that made it.
+    Moved(String),
 }
 
 impl Serving {
     /// Why `key` cannot be used on this token, if it cannot.
-    pub(crate) fn lacks(&self, key: &Recorded) -> Option<String> {
-        lacks(key, &self.serial).or_else(|| self.missing.get(&key.role).cloned())
+    pub(crate) fn lacks(&self, key: &Recorded) -> Option<Missing> {
+        lacks(key, &self.serial, &self.place).or_else(|| self.missing.get(&key.role).cloned())
     }
 }
 
 /// A key of another token than the one with `serial` is not looked for at all.
-fn lacks(key: &Recorded, serial: &str) -> Option<String> {
-    (key.token != serial).then(|| format!("token {serial} is in its place"))
+pub(crate) fn lacks(key: &Recorded, serial: &str, place: &str) -> Option<Missing> {
+    if key.token == serial {
+        return None;
+    }
+    Some(match &key.place {
+        Some(made) if made != place => Missing::Moved(place.to_owned()),
+        _ => Missing::Gone(format!("token {serial} is in its place")),
+    })
+}
+
+/// What a token is made of.
+pub struct TokenParts {
+    /// Its name, as `role-tokens.toml` says it.
+    pub place: String,
+    /// The roles whose keys live in it.
+    pub roles: BTreeSet<KeyRole>,
+    /// The token, which need not be there yet.
+    pub store: Arc<dyn KeyStore>,
+    /// How long to wait for it.
+    pub patience: Patience,
 }
 
 /// How long to wait for what.
@@ -69,11 +98,17 @@ pub struct Patience {
     pub pin_file: Option<PathBuf>,
 }
 
-/// The token and its standing.
+/// What was measured of the token with a serial number: a rate, or why there is none.
+type Rates = (String, HashMap<KeyAlgorithm, Result<SignatureRate, String>>);
+
+/// A token and its standing.
 pub(crate) struct Token {
+    place: String,
+    roles: BTreeSet<KeyRole>,
     store: Arc<dyn KeyStore>,
     auditor: Arc<Auditor>,
     patience: Patience,
+    rates: Mutex<Rates>,
     standing: Mutex<Standing>,
     /// The standing changed.
     changed: Condvar,
@@ -81,13 +116,84 @@ pub(crate) struct Token {
 
 impl Token {
     /// An untested token: nothing is signed before [`Token::attempt`] succeeded.
-    pub(crate) fn new(store: Arc<dyn KeyStore>, auditor: Arc<Auditor>, patience: Patience) -> Self {
+    pub(crate) fn new(parts: TokenParts, auditor: Arc<Auditor>) -> Self {
         let standing = Mutex::new(Standing::Waiting("not tested yet".to_owned()));
-        Self { store, auditor, patience, standing, changed: Condvar::new() }
+        let TokenParts { place, roles, store, patience } = parts;
+        Self { place, roles, store, auditor, patience, rates: Mutex::default(), standing, changed: Condvar::new() }
     }
 
     pub(crate) fn store(&self) -> &dyn KeyStore {
         &*self.store
+    }
+
+    /// Its name in `role-tokens.toml`.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Whether the key of `role` lives here.
+    pub(crate) fn holds(&self, role: KeyRole) -> bool {
+        self.roles.contains(&role)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How fast the token signs, measured once a process; or why nobody knows.
+    ///
+    /// # Errors
+    /// What the token said, unless it said that it cannot be measured.
+    pub(crate) fn rate(
+        &self,
+        algorithm: KeyAlgorithm,
+        duration: Duration,
+        serving: &Serving,
+    ) -> Result<Result<SignatureRate, String>, HsmError> {
+        let mut rates = self.rates();
+        if rates.0 != serving.serial {
+            *rates = (serving.serial.clone(), HashMap::new());
+        }
+        if let Some(known) = rates.1.get(&algorithm) {
+            return Ok(known.clone());
+        }
+        // Whoever asks for the status meanwhile does not wait.
+        drop(rates);
+        let measured = match self.store.measure(algorithm, duration) {
+            Ok(rate) => Ok(rate),
+            Err(HsmError::Unmeasurable { detail, .. }) => Err(detail),
+            Err(error) => return Err(error),
+        };
+        let mut rates = self.rates();
+        if rates.0 == serving.serial {
+            rates.1.insert(algorithm, measured.clone());
+        }
+        Ok(measured)
+    }
+
+    /// The token as callers see it, and the keys on it while it serves.
+    pub(crate) fn status(&self) -> (TokenStatus, Option<Vec<StoredKey>>) {
+        let (mut info, mut keys) = (None, None);
+        if let Ok(serving) = self.serving() {
+            match self.store.token().and_then(|info| Ok((info, self.store.keys()?))) {
+                Ok((told, found)) => (info, keys) = (Some(told), Some(found)),
+                Err(error) => {
+                    self.note(&error, &serving);
+                    tracing::info!(token = self.place, %error, "status without the token");
+                }
+            }
+        }
+        let rates = self.rates();
+        let measured = |algorithm| Some((algorithm, rates.1.get(&algorithm)?.as_ref().ok().copied()?));
+        let rates = KeyAlgorithm::ALL.into_iter().filter_map(measured).collect();
+        let (name, state, roles) = (self.place.clone(), self.state(), self.roles.iter().copied().collect());
+        (TokenStatus { name, state, info, rates, roles }, keys)
+    }
+
+    /// Turns an error of the token into what the caller is told, and takes note of it.
+    pub(crate) fn failed(&self, error: &HsmError, serving: &Arc<Serving>) -> Refusal {
+        self.note(error, serving);
+        refusal(error)
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -131,7 +237,8 @@ impl Token {
                     label: info.label,
                     firmware: info.firmware,
                 });
-                self.stand(Standing::Serving(Arc::new(Serving { serial: info.serial, missing })));
+                let place = self.place.clone();
+                self.stand(Standing::Serving(Arc::new(Serving { serial: info.serial, place, missing })));
                 Ok(())
             }
             Err(error) => {
@@ -141,11 +248,11 @@ impl Token {
         }
     }
 
-    fn connect_and_test(&self, view: &View) -> Result<(TokenInfo, BTreeMap<KeyRole, String>), HsmError> {
+    fn connect_and_test(&self, view: &View) -> Result<(TokenInfo, BTreeMap<KeyRole, Missing>), HsmError> {
         self.store.reconnect()?;
         let info = self.store.token()?;
         let mut missing = BTreeMap::new();
-        for made in view.all_made() {
+        for made in view.all_made().filter(|made| self.holds(made.key.role)) {
             if let Some(reason) = self.look(&made, &info.serial)? {
                 self.audit_missing(&made, &reason);
                 missing.insert(made.key.role, reason);
@@ -155,22 +262,22 @@ impl Token {
     }
 
     /// Why the key cannot be used on the token with `serial`, if it cannot.
-    fn look(&self, made: &Made<'_>, serial: &str) -> Result<Option<String>, HsmError> {
-        match lacks(made.key, serial) {
-            Some(reason) => Ok(Some(reason)),
-            None => test::test(&*self.store, made, serial),
+    fn look(&self, made: &Made<'_>, serial: &str) -> Result<Option<Missing>, HsmError> {
+        match lacks(made.key, serial, &self.place) {
+            Some(missing) => Ok(Some(missing)),
+            None => Ok(test::test(&*self.store, made, serial)?.map(Missing::Gone)),
         }
     }
 
     /// Tests one key again, which may have been brought back; why it cannot be used, if it cannot.
-    pub(crate) fn test_again(&self, made: &Made<'_>, serial: &str) -> Result<Option<String>, HsmError> {
+    pub(crate) fn test_again(&self, made: &Made<'_>, serial: &str) -> Result<Option<Missing>, HsmError> {
         let missing = self.look(made, serial)?;
         self.set_missing(made, missing.clone());
         Ok(missing)
     }
 
     /// Notes why a recorded key cannot be used, or that it can again. Audited when it is news.
-    pub(crate) fn set_missing(&self, made: &Made<'_>, reason: Option<String>) {
+    pub(crate) fn set_missing(&self, made: &Made<'_>, reason: Option<Missing>) {
         let role = made.key.role;
         let mut standing = self.standing();
         let Standing::Serving(serving) = &*standing else { return };
@@ -184,7 +291,8 @@ impl Token {
             Some(reason) => missing.insert(role, reason.clone()),
             None => missing.remove(&role),
         };
-        *standing = Standing::Serving(Arc::new(Serving { serial: serving.serial.clone(), missing }));
+        *standing =
+            Standing::Serving(Arc::new(Serving { serial: serving.serial.clone(), place: self.place.clone(), missing }));
         drop(standing);
         if let Some(reason) = reason
             && is_news
@@ -193,14 +301,19 @@ impl Token {
         }
     }
 
-    fn audit_missing(&self, made: &Made<'_>, reason: &str) {
+    fn audit_missing(&self, made: &Made<'_>, missing: &Missing) {
         let (role, token) = (made.key.role, &made.key.token);
-        tracing::warn!(%role, token, reason, "a recorded key cannot be used");
-        self.auditor.record(&Event::KeyMissing {
-            role: role.to_string(),
-            token: token.clone(),
-            fingerprint: fingerprint(made.spki),
-        });
+        match missing {
+            Missing::Moved(_) => self.auditor.record(&moved(made.key, &self.place)),
+            Missing::Gone(reason) => {
+                tracing::warn!(%role, token, reason, "a recorded key cannot be used");
+                self.auditor.record(&Event::KeyMissing {
+                    role: role.to_string(),
+                    token: token.clone(),
+                    fingerprint: fingerprint(made.spki),
+                });
+            }
+        }
     }
 
     /// Takes note of an error of a call while it served: an absence or wrong answer ends the service. `served` is the standing
@@ -273,7 +386,7 @@ impl Token {
             match self.attempt(keys) {
                 Err(error) if error.is_error_state() => return Err(error),
                 Err(error) if !is_pin(&error) || is_unlocked_by_hand(&error) => {
-                    tracing::info!(%error, "waiting for the token");
+                    tracing::info!(token = self.place, %error, "waiting for the token");
                     std::thread::sleep(waits.next().unwrap_or_default());
                 }
                 Ok(()) | Err(_) => {}
@@ -300,6 +413,17 @@ impl Token {
                 self.note(&error, &serving);
             }
         }
+    }
+}
+
+/// That `role-tokens.toml` names `other` for a key that another token made.
+pub(crate) fn moved(key: &Recorded, other: &str) -> Event {
+    Event::RoleMoveRefused {
+        role: key.role.to_string(),
+        token: key.token.clone(),
+        place: key.place.clone().unwrap_or_default(),
+        other: other.to_owned(),
+        fingerprint: key.spki.as_deref().map(fingerprint).unwrap_or_default(),
     }
 }
 
@@ -339,6 +463,7 @@ fn news(error: &HsmError, reason: String) -> Event {
         | HsmError::Busy { token, .. }
         | HsmError::TokenFull { token, .. }
         | HsmError::Unsupported { token, .. }
+        | HsmError::Unmeasurable { token, .. }
         | HsmError::Device { token, .. }
         | HsmError::KeyMissing { token, .. }
         | HsmError::KeyAmbiguous { token, .. }

@@ -13,12 +13,14 @@ use std::{
 
 use casemate_audit::{AuditSettings, Auditor};
 use casemate_hsm_api::{
-    HsmError, KeyId, KeyRole, KeySpec, KeyState, KeyStore, PublicKey, SignatureScheme, StoredKey, TokenInfo,
+    HsmError, KeyAlgorithm, KeyId, KeyRole, KeySpec, KeyState, KeyStore, PublicKey, SignatureRate, SignatureScheme,
+    StoredKey, TokenInfo,
 };
 use casemate_hsm_fake::{FakeSettings, FakeStore, FakeToken};
 use casemate_hsm_pkcs11::Backoff;
 use casemate_keyd::{
-    Broker, JudgeLimits, KeyPolicy, Keys, Parts, Patience, RecordFile, RecordSettings, SignatureRecord, Sink,
+    Broker, JudgeLimits, KeyPolicy, Keys, Parts, Patience, RecordFile, RecordSettings, RoleTokens, SignatureRecord,
+    Sink, TokenParts,
 };
 use casemate_keyring::{KeyRecord, Purpose, Refusal, Request, Response, SignRequest, Status};
 use casemate_pki::{CertificateFacts, IdentityProfile, SubjectSettings};
@@ -36,7 +38,14 @@ pub(crate) const TVS: Peer = Peer { uid: 1005, pid: 5 };
 pub(crate) const ROOT: Peer = Peer { uid: 0, pid: 6 };
 pub(crate) const STRANGER: Peer = Peer { uid: 4242, pid: 7 };
 
-const USERS: &str = "certmgr = 1001\ncapf = 1002\nctlprovider = 1003\ntftp = 1004\ntvs = 1005\n";
+/// The name of the one token.
+pub(crate) const PLACE: &str = "pkcs11:token=fake";
+
+/// Loads that every token carries.
+pub(crate) const LOADS: &str =
+    "ITLRecovery = 1\nCallManager = 1\nCallManager-ECDSA = 1\nCAPF = 1\nTVS = 1\ntomcat = 1\ntomcat-ECDSA = 1\n";
+
+pub(crate) const USERS: &str = "certmgr = 1001\ncapf = 1002\nctlprovider = 1003\ntftp = 1004\ntvs = 1005\n";
 
 /// The node's folder and token, which outlive brokers as a disk and a device outlive processes.
 pub(crate) struct Node {
@@ -64,7 +73,7 @@ impl Node {
 
     pub(crate) fn broker_on(&self, store: Arc<dyn KeyStore>) -> Caller {
         let caller = self.untested(store, self.record(), USERS);
-        caller.0.attempt().unwrap();
+        caller.attempt().unwrap();
         caller
     }
 
@@ -74,6 +83,27 @@ impl Node {
 
     /// A broker that has not looked at its token.
     pub(crate) fn untested(&self, store: Arc<dyn KeyStore>, sink: impl Sink + 'static, users: &str) -> Caller {
+        self.with_tokens(vec![self.token_parts(PLACE, &KeyRole::ALL, store)], LOADS, sink, users)
+    }
+
+    /// A token by the name `place` with the keys of `roles`.
+    pub(crate) fn token_parts(&self, place: &str, roles: &[KeyRole], store: Arc<dyn KeyStore>) -> TokenParts {
+        let patience = Patience {
+            backoff: Backoff { first_ms: 5, limit_ms: 20 },
+            pin_poll: Duration::from_millis(5),
+            pin_file: Some(self.dir.path().join("pin")),
+        };
+        TokenParts { place: place.to_owned(), roles: roles.iter().copied().collect(), store, patience }
+    }
+
+    /// A broker that has not looked at its tokens; `loads` are lines of the table of loads.
+    pub(crate) fn with_tokens(
+        &self,
+        tokens: Vec<TokenParts>,
+        loads: &str,
+        sink: impl Sink + 'static,
+        users: &str,
+    ) -> Caller {
         let path = self.dir.path();
         let settings = AuditSettings { journal_socket: path.join("no-journald"), file: path.join("journal.jsonl") };
         let keys = self.runtime.block_on(Keys::open(&path.join("keys.db"), StoreSettings::default())).unwrap();
@@ -82,15 +112,12 @@ impl Node {
             config: config(path, users),
             policy: KeyPolicy::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/key-policy.toml"))).unwrap(),
             keys,
-            store,
+            tokens,
+            roles: RoleTokens::parse(&format!("default = 'tpm'\n[signatures-per-second]\n{loads}")).unwrap(),
+            measure: Duration::from_millis(10),
             record: SignatureRecord::start(sink, path.join("record.jsonl"), 64).unwrap(),
             auditor: Arc::new(Auditor::open("casemate-keyd", &settings).unwrap()),
             limits: JudgeLimits::default(),
-            patience: Patience {
-                backoff: Backoff { first_ms: 5, limit_ms: 20 },
-                pin_poll: Duration::from_millis(5),
-                pin_file: Some(path.join("pin")),
-            },
         };
         Caller(Arc::new(Broker::new(&Passed::testing(), parts)))
     }
@@ -122,6 +149,19 @@ pub(crate) fn config(folder: &Path, users: &str) -> Config {
 pub(crate) struct Caller(pub(crate) Arc<Broker>);
 
 impl Caller {
+    /// One attempt of the first token.
+    pub(crate) fn attempt(&self) -> Result<(), HsmError> {
+        self.0.keepers()[0].attempt()
+    }
+
+    pub(crate) fn bring_back(&self) -> Result<(), HsmError> {
+        self.0.keepers()[0].bring_back()
+    }
+
+    pub(crate) fn until_lost(&self) {
+        self.0.keepers()[0].until_lost();
+    }
+
     pub(crate) fn generate(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
         match self.0.handle(peer, Request::Generate { role }) {
             Response::Generated { key, made } => Ok((key, made)),
@@ -300,6 +340,10 @@ impl KeyStore for Dying {
 
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
         self.inner.sign(id, scheme, message)
+    }
+
+    fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {
+        self.inner.measure(algorithm, duration)
     }
 
     fn reconnect(&self) -> Result<(), HsmError> {
