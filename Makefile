@@ -7,8 +7,9 @@ help: ## this list
 
 run: lab ## the product; until there is an image, the lab
 
-lab: ## every daemon on this machine, and a phone that enrols; ONCE=1 stops after the phone
+lab: ## every daemon on this machine, and a phone that enrols; ONCE=1 stops after it, TOKENS= says where keys live
 	@.ci/install build
+	@if [ "$(TOKENS)" = kryoptic ]; then .ci/kryoptic; fi
 	cargo build --workspace --bins
 	@target/debug/casemate-lab
 

@@ -179,7 +179,7 @@ fn keys_identities_and_phones_are_told_as_json_and_as_text() {
     let provisioned = shown(&lab, &["provision"]);
     let hsm = shown(&lab, &["hsm", "list"]);
     let identities = shown(&lab, &["identity", "list"]);
-    assert_eq!((&hsm["state"], &hsm["token"]["label"]), (&json!("serving"), &json!(TOKEN_LABEL)));
+    assert_eq!((&hsm["state"], &hsm["tokens"][0]["info"]["label"]), (&json!("serving"), &json!(TOKEN_LABEL)));
     let of = |list: &Value, role: &str, at: fn(&Value) -> &Value| {
         let list = list.as_array().unwrap();
         assert_eq!(list.len(), IDENTITIES.len());
@@ -193,7 +193,7 @@ fn keys_identities_and_phones_are_told_as_json_and_as_text() {
         assert_eq!((text(&key["fingerprint"]), text(&key["algorithm"])), (&*facts.key_sha256, algorithm), "{role}");
         let backup = if role == "ITLRecovery" { "wrapped" } else { "none" };
         assert_eq!((&key["on-token"], &key["backup"]), (&json!(true), &json!(backup)), "{role}");
-        assert_eq!(key["token"], hsm["token"]["serial"], "{role}");
+        assert_eq!(key["token"], hsm["tokens"][0]["info"]["serial"], "{role}");
         let identity = of(&identities, role, |identity| identity);
         let said =
             [&identity["fingerprint"], &identity["serial"], &identity["not-after"], &identity["key-fingerprint"]];

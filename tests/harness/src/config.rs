@@ -1,19 +1,19 @@
 use std::{fs, path::Path};
 
-use crate::{DAEMONS, LabError, LabSettings, Layout, Owner, Ports, token};
+use crate::{DAEMONS, LabError, LabSettings, Layout, Owner, Ports};
 
 /// The key policy as it is shipped: the lab uses no other.
 const KEY_POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/keyd/key-policy.toml");
 
-/// Writes the lab's settings file: paths, users and ports. Everything else is the shipped default.
-pub(crate) fn write(layout: &Layout, settings: &LabSettings) -> Result<(), LabError> {
+/// Writes the lab's settings file: paths, users, ports, and `keyd`'s lines on its tokens. Everything else is the shipped default.
+pub(crate) fn write(layout: &Layout, settings: &LabSettings, keyd: &str) -> Result<(), LabError> {
     let to = layout.root.join("etc/key-policy.toml");
     fs::copy(Path::new(KEY_POLICY), &to).map_err(LabError::file(KEY_POLICY))?;
-    let text = sections(layout, settings);
+    let text = sections(layout, settings, keyd);
     fs::write(layout.config(), text).map_err(LabError::file(layout.config()))
 }
 
-fn sections(layout: &Layout, settings: &LabSettings) -> String {
+fn sections(layout: &Layout, settings: &LabSettings, keyd: &str) -> String {
     let root = layout.root.display();
     let mut users: String =
         DAEMONS.iter().map(|(daemon, _)| format!("{daemon} = {}\n", layout.owner.uid(daemon))).collect();
@@ -22,14 +22,7 @@ fn sections(layout: &Layout, settings: &LabSettings) -> String {
         users.push_str(&format!("admin = {}\n", layout.owner.uid("admin")));
     }
     let own = [
-        (
-            "keyd",
-            format!(
-                "pin-file = \"{root}/etc/pin\"\npkcs11 = {{ module = \"{}\", token = \"{}\" }}",
-                token::MODULE,
-                token::LABEL
-            ),
-        ),
+        ("keyd", keyd.trim_end().to_owned()),
         ("capf", format!("port = {}", Ports::CAPF)),
         ("tvs", format!("port = {}", Ports::TVS)),
         ("tftp", format!("tftp-port = {}\nhttp-port = {}\nhttps-port = {}", Ports::TFTP, Ports::HTTP, Ports::HTTPS)),

@@ -13,15 +13,21 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{DAEMONS, LabError, LabSettings, Layout, Owner, Ports, config, program, supervisor::Supervisor, token};
+use crate::{
+    DAEMONS, LabError, LabSettings, Layout, Owner, Ports, config, program,
+    supervisor::Supervisor,
+    token,
+    tokens::{self, Hardware},
+};
 
 /// A running lab. Dropping it ends every daemon; its folder stays, to be looked at, unless it is temporary and no test failed.
 pub struct Lab {
     /// Its folders.
     pub layout: Layout,
     settings: LabSettings,
-    // Dropped in this order: the daemons end, their files go, another lab may have the folder.
+    // Dropped in this order: the daemons end, then what stands behind their tokens, their files go, another lab may have the folder.
     supervisor: Supervisor,
+    _hardware: Hardware,
     _folder: Option<TemporaryFolder>,
     _lock: Flock<File>,
 }
@@ -44,18 +50,18 @@ impl Lab {
     /// # Errors
     /// As [`LabError`] says.
     pub fn prepare(settings: LabSettings) -> Result<Self, LabError> {
-        token::check_installed()?;
+        settings.tokens.check_installed()?;
         let layout = Layout { root: settings.folder.clone(), owner: Owner::One("not decided yet") };
         fs::create_dir_all(&layout.root).map_err(LabError::file(&layout.root))?;
         let lock = lock(&layout.root)?;
         let layout = Layout { owner: Owner::here(&layout.root), root: absolute(&layout.root)? };
         layout.create()?;
         program::install(&layout)?;
-        token::init(&layout)?;
-        config::write(&layout, &settings)?;
+        let hardware = tokens::make(&layout, settings.tokens)?;
+        config::write(&layout, &settings, &hardware.settings)?;
         let supervisor = Supervisor::new(&layout, settings.restart);
         let folder = settings.temporary.then(|| TemporaryFolder(layout.root.clone()));
-        let lab = Self { layout, settings, supervisor, _folder: folder, _lock: lock };
+        let lab = Self { layout, settings, supervisor, _hardware: hardware, _folder: folder, _lock: lock };
         lab.postd(&["--write-manifest"])?;
         Ok(lab)
     }

@@ -1,4 +1,4 @@
-//! The lab: every daemon as a plain process against SoftHSM and SQLite, under a uid of its own, so that what `SO_PEERCRED`
+//! The lab: every daemon as a plain process against SQLite and the tokens of one's choice, SoftHSM if nothing is said, under a uid of its own, so that what `SO_PEERCRED`
 //! says of a caller is what it says in the image. The programs are the shipped ones; only paths and ports differ.
 //!
 //! Without root there is one uid for all, and then the lab says what it does not prove.
@@ -13,6 +13,7 @@ mod program;
 mod settings;
 mod supervisor;
 mod token;
+mod tokens;
 
 pub use error::LabError;
 pub use lab::{Lab, Phone};
@@ -20,3 +21,4 @@ pub use layout::{DAEMONS, Layout, Owner};
 pub use program::programs;
 pub use settings::{LabSettings, Ports};
 pub use token::{LABEL as TOKEN_LABEL, MODULE as TOKEN_MODULE};
+pub use tokens::{Tokens, UnknownTokens};

@@ -1,6 +1,7 @@
 //! `make lab`: starts every daemon, provisions, adds a phone, plays it, prints each step with its time, then the addresses and
 //! `lab: ready`, and stays until Ctrl-C. `ONCE=1` stops after the phone; the exit code is 0 only if all held. `LAB_ADDRESS` is
-//! the address at which it listens, 127.0.0.1 if it is not set: two labs of one machine need two.
+//! the address at which it listens, 127.0.0.1 if it is not set: two labs of one machine need two. `TOKENS` says where the keys
+//! live: `softhsm` (if it is not set), `kryoptic`, `tpm2-pkcs11`, `tpm` or `split`.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use casemate_harness::{Lab, LabError, LabSettings, Owner, Ports, programs};
+use casemate_harness::{Lab, LabError, LabSettings, Owner, Ports, Tokens, UnknownTokens, programs};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The phone that the lab adds.
@@ -32,12 +33,13 @@ fn run() -> Result<(), Box<dyn Error>> {
     let target = programs();
     let target = target.parent().unwrap_or(&target);
     let started = Instant::now();
-    let settings = LabSettings { address: address()?, ..LabSettings::new(target.join("lab")) };
-    let lab = step("token, settings and manifest of the programs", || Lab::prepare(settings))?;
-    explain(&lab);
+    let settings = LabSettings { address: address()?, tokens: tokens()?, ..LabSettings::new(target.join("lab")) };
+    let choice = settings.tokens;
+    let lab = step("tokens, settings and manifest of the programs", || Lab::prepare(settings))?;
+    explain(&lab, choice);
     step("power-on self-test", || lab.postd(&[]))?;
     step("daemons", || lab.start_daemons())?;
-    step("seven keys in the token, each with its certificate", || lab.casemate(&["provision"]))?;
+    step("seven keys in their tokens, each with its certificate", || lab.casemate(&["provision"]))?;
     step("trust list signed by ITLRecovery", || lab.wait_for_trust_list())?;
     let string = authentication_string()?;
     step("phone added, its configuration signed by CallManager", || lab.add_phone(PHONE, &["--string", &string]))?;
@@ -62,6 +64,11 @@ fn address() -> Result<IpAddr, String> {
     address.ok_or_else(|| format!("LAB_ADDRESS is {}, which is no address", text.display()))
 }
 
+fn tokens() -> Result<Tokens, String> {
+    let Some(text) = env::var_os("TOKENS").filter(|text| !text.is_empty()) else { return Ok(Tokens::default()) };
+    text.to_string_lossy().parse().map_err(|error: UnknownTokens| error.to_string())
+}
+
 /// Waits for Ctrl-C or SIGTERM; the daemons are in process groups of their own and end after us, in order.
 fn wait_for_the_end() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -83,14 +90,14 @@ fn step<T>(name: &str, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, 
     outcome
 }
 
-fn explain(lab: &Lab) {
+fn explain(lab: &Lab, tokens: Tokens) {
     match lab.layout.owner {
         Owner::Each => println!("lab: one uid a daemon, so the key broker's policy is the real one"),
         Owner::One(why) => println!(
             "lab: ONE UID FOR ALL ({why}): this run does not prove that one daemon is refused what only another may ask"
         ),
     }
-    println!("lab: the token is SoftHSM, whose keys lie in an encrypted file under {}", lab.layout.token().display());
+    println!("lab: {}", tokens.explain(&lab.layout));
 }
 
 fn addresses(lab: &Lab) {

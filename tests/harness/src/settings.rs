@@ -3,6 +3,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::Tokens;
+
 /// The ports of the phones' protocols: the real ones plus 20000.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports;
@@ -27,6 +29,8 @@ pub struct LabSettings {
     pub folder: PathBuf,
     /// A loopback address of its own, so that several labs use the same ports side by side.
     pub address: IpAddr,
+    /// Where the keys live.
+    pub tokens: Tokens,
     /// `fips` or `non-fips`.
     pub mode: &'static str,
     /// More lines for sections of the settings file: (section, lines of TOML).
@@ -46,6 +50,7 @@ impl LabSettings {
         Self {
             folder,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            tokens: Tokens::default(),
             mode: "fips",
             extra: Vec::new(),
             restart: true,

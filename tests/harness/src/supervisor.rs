@@ -164,7 +164,7 @@ impl Worker {
         let mut command = program::under(layout.owner, layout.owner.uid(daemon), &program);
         command.arg("--config").arg(layout.config());
         command.env("NOTIFY_SOCKET", layout.root.join("run").join(format!("{daemon}.notify")));
-        command.env("SOFTHSM2_CONF", token::softhsm_conf(layout));
+        command.envs(token::variables(layout));
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let child =
             command.spawn().map_err(|source| LabError::Run { program: program.display().to_string(), source })?;

@@ -28,14 +28,40 @@ pub(crate) fn init(layout: &Layout) -> Result<(), LabError> {
     program::finish(beside_keyd(layout, "softhsm2-util", &init))?;
     let object = token_object(layout)?;
     fs::copy(&object, safe_copy(layout)).map_err(LabError::file(&object))?;
-    fs::write(layout.pin(), &user).map_err(LabError::file(layout.pin()))?;
-    layout.own(&layout.pin(), 0o400, Some(layout.owner.uid("keyd")))
+    write_pin(layout, &layout.pin(), &user)
+}
+
+/// Writes a PIN for keyd's eyes alone.
+pub(crate) fn write_pin(layout: &Layout, path: &Path, pin: &str) -> Result<(), LabError> {
+    fs::write(path, pin).map_err(LabError::file(path))?;
+    layout.own(path, 0o400, Some(layout.owner.uid("keyd")))
+}
+
+/// More variables of this lab's token, a line each.
+pub(crate) fn variables_file(layout: &Layout) -> PathBuf {
+    layout.root.join("etc/token.env")
+}
+
+/// The variables by which a token's library finds its settings.
+pub(crate) fn variables(layout: &Layout) -> Vec<(String, String)> {
+    let path = |path: PathBuf| path.display().to_string();
+    let mut all = vec![
+        ("SOFTHSM2_CONF".to_owned(), path(softhsm_conf(layout))),
+        ("KRYOPTIC_CONF".to_owned(), path(layout.root.join("etc/kryoptic.conf"))),
+        ("TPM2_PKCS11_STORE".to_owned(), path(layout.token())),
+        // The TPM's library would write its own lines beside the daemon's.
+        ("TSS2_LOG".to_owned(), "all+none".to_owned()),
+    ];
+    // Most labs have no such file.
+    let more = fs::read_to_string(variables_file(layout)).unwrap_or_default();
+    all.extend(more.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into())));
+    all
 }
 
 /// A command under keyd's uid that finds the token.
 pub(crate) fn beside_keyd(layout: &Layout, program: &str, arguments: &[&str]) -> Command {
     let mut command = program::under(layout.owner, layout.owner.uid("keyd"), &Path::new("/usr/bin").join(program));
-    command.env("SOFTHSM2_CONF", softhsm_conf(layout)).args(arguments);
+    command.envs(variables(layout)).args(arguments);
     command
 }
 
@@ -64,19 +90,12 @@ pub(crate) fn mend(layout: &Layout) {
 }
 
 /// Twelve random digits from the kernel.
-fn digits() -> Result<String, LabError> {
+pub(crate) fn digits() -> Result<String, LabError> {
     let path = Path::new("/dev/urandom");
     let mut random = [0; 12];
     let mut file = fs::File::open(path).map_err(LabError::file(path))?;
     std::io::Read::read_exact(&mut file, &mut random).map_err(LabError::file(path))?;
     Ok(random.iter().map(|byte| char::from(b'0' + byte % 10)).collect())
-}
-
-/// Looks for SoftHSM's tools, so that a machine without them says so before anything else fails.
-pub(crate) fn check_installed() -> Result<(), LabError> {
-    let mut command = Command::new("softhsm2-util");
-    command.arg("--version");
-    program::finish(command).map(drop)
 }
 
 /// How many private and how many public keys are on the token, as OpenSC's `pkcs11-tool` sees them.

@@ -1,0 +1,262 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+};
+
+use casemate_hsm_conformance::swtpm::{ResourceManager, Swtpm};
+
+use crate::{LabError, Layout, Owner, program, token};
+
+/// The roles' tokens as they are shipped; the lab changes what a site would.
+const ROLE_TOKENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/keyd/role-tokens.toml");
+
+/// The shipped file's line for every role that has none of its own.
+const DEFAULT: &str = "default = \"pkcs11:token=casemate\"\n";
+
+/// Begins the shipped file's table of loads.
+const LOADS: &str = "[signatures-per-second]\n";
+
+/// Where Debian puts tpm2-pkcs11's module.
+const TPM2_PKCS11: &str = "/usr/lib/x86_64-linux-gnu/libtpm2_pkcs11.so.1";
+
+/// Where the keys of a lab live.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Tokens {
+    /// All in SoftHSM.
+    #[default]
+    SoftHsm,
+    /// All in kryoptic, which `.ci/kryoptic` builds.
+    Kryoptic,
+    /// All in tpm2-pkcs11 on an swtpm with a resource manager.
+    Tpm2Pkcs11,
+    /// All in an swtpm, by hsm/tpm.
+    Tpm,
+    /// ITLRecovery in an swtpm, the rest in SoftHSM.
+    Split,
+}
+
+/// No such choice of tokens.
+#[derive(Debug, thiserror::Error)]
+#[error("TOKENS={0} is none of softhsm, kryoptic, tpm2-pkcs11, tpm, split")]
+pub struct UnknownTokens(String);
+
+impl FromStr for Tokens {
+    type Err = UnknownTokens;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTokens> {
+        match text {
+            "softhsm" => Ok(Self::SoftHsm),
+            "kryoptic" => Ok(Self::Kryoptic),
+            "tpm2-pkcs11" => Ok(Self::Tpm2Pkcs11),
+            "tpm" => Ok(Self::Tpm),
+            "split" => Ok(Self::Split),
+            _ => Err(UnknownTokens(text.to_owned())),
+        }
+    }
+}
+
+impl Tokens {
+    /// For the person before the lab.
+    #[must_use]
+    pub fn explain(self, layout: &Layout) -> String {
+        let softhsm = format!("SoftHSM, whose keys lie in an encrypted file under {}", layout.token().display());
+        match self {
+            Self::SoftHsm => format!("the token is {softhsm}"),
+            Self::Kryoptic => {
+                format!("the token is kryoptic, whose keys lie encrypted under {}", layout.token().display())
+            }
+            Self::Tpm2Pkcs11 => "the token is tpm2-pkcs11 on swtpm, a program that plays a TPM".to_owned(),
+            Self::Tpm => "the token is swtpm, a program that plays a TPM".to_owned(),
+            Self::Split => format!("ITLRecovery is in swtpm, a program that plays a TPM; the rest in {softhsm}"),
+        }
+    }
+
+    const fn has_softhsm(self) -> bool {
+        matches!(self, Self::SoftHsm | Self::Split)
+    }
+
+    const fn has_tpm(self) -> bool {
+        matches!(self, Self::Tpm | Self::Split)
+    }
+
+    /// Looks for the programs that this choice needs, so that a machine without them says so before anything else fails.
+    pub(crate) fn check_installed(self) -> Result<(), LabError> {
+        let check = |name: &str| {
+            let mut command = Command::new(name);
+            command.arg("--version");
+            program::finish(command).map(drop)
+        };
+        if self.has_softhsm() {
+            check("softhsm2-util")?;
+        }
+        match self {
+            Self::Kryoptic if !self.module().exists() => Err(LabError::Failed {
+                program: self.module().display().to_string(),
+                output: "it is not there; .ci/kryoptic builds it".into(),
+            }),
+            Self::Tpm | Self::Split | Self::Tpm2Pkcs11 => check("swtpm"),
+            Self::SoftHsm | Self::Kryoptic => Ok(()),
+        }
+    }
+
+    /// The PKCS#11 module.
+    fn module(self) -> PathBuf {
+        match self {
+            Self::Kryoptic => program::target_folder().join("kryoptic/release/libkryoptic_pkcs11.so"),
+            Self::Tpm2Pkcs11 => TPM2_PKCS11.into(),
+            Self::SoftHsm | Self::Tpm | Self::Split => token::MODULE.into(),
+        }
+    }
+
+    /// `role-tokens.toml` of the lab.
+    fn role_tokens(self) -> Result<String, LabError> {
+        let shipped = fs::read_to_string(ROLE_TOKENS).map_err(LabError::file(ROLE_TOKENS))?;
+        let shipped = shipped.split_once(DEFAULT).and_then(|(head, rest)| Some((head, rest.split_once(LOADS)?)));
+        let (head, (middle, loads)) = shipped.ok_or_else(|| LabError::Failed {
+            program: ROLE_TOKENS.into(),
+            output: "it is not as the lab knows it".into(),
+        })?;
+        let softhsm = format!("default = \"pkcs11:token={}\"\n", token::LABEL);
+        let lines = match self {
+            Self::SoftHsm | Self::Kryoptic | Self::Tpm2Pkcs11 => softhsm,
+            Self::Tpm => "default = \"tpm\"\n".to_owned(),
+            Self::Split => format!("{softhsm}ITLRecovery = \"tpm\"\n"),
+        };
+        // A TPM with every key in it is for one phone, and says so.
+        let loads = if matches!(self, Self::Tpm | Self::Tpm2Pkcs11) { one_each(loads) } else { loads.to_owned() };
+        Ok([head, &lines, middle, LOADS, &loads].concat())
+    }
+
+    /// Lines for `[keyd]`.
+    fn settings(self, layout: &Layout, tpm: Option<&Swtpm>) -> String {
+        let root = layout.root.display();
+        let pkcs11 =
+            format!("pin-file = \"{root}/etc/pin\"\npkcs11 = {{ module = \"{}\" }}\n", self.module().display());
+        let Some(tpm) = tpm.filter(|_| self.has_tpm()) else { return pkcs11 };
+        format!(
+            "{pkcs11}tpm = {{ address = {{ swtpm = {} }}, pin-file = \"{root}/etc/tpm-pin\", \
+             wrapping-key = \"{root}/etc/wrapping-key\" }}\n",
+            tpm.port()
+        )
+    }
+}
+
+/// The same lines with a load of 1 each.
+fn one_each(loads: &str) -> String {
+    let line = |line: &str| line.split_once(" = ").map_or(line.to_owned(), |(role, _)| format!("{role} = 1"));
+    loads.lines().map(|text| line(text) + "\n").collect()
+}
+
+/// What stands behind the tokens of a lab, and ends with it.
+pub(crate) struct Hardware {
+    // Dropped first, for it is connected to the TPM.
+    _manager: Option<ResourceManager>,
+    _tpm: Option<Swtpm>,
+    /// Lines for `[keyd]`.
+    pub(crate) settings: String,
+}
+
+/// Makes the tokens, which belong to keyd, with PINs of their own in files that keyd alone can read, and writes where each role's
+/// key is to live.
+pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError> {
+    let path = layout.root.join("etc/role-tokens.toml");
+    fs::write(&path, tokens.role_tokens()?).map_err(LabError::file(path))?;
+    let needs_tpm = tokens.has_tpm() || tokens == Tokens::Tpm2Pkcs11;
+    let tpm = needs_tpm.then(|| start(&layout.root.join("swtpm"))).transpose()?;
+    if tokens.has_tpm() {
+        token::write_pin(layout, &layout.root.join("etc/tpm-pin"), &token::digits()?)?;
+        make_wrapping_key(layout)?;
+    }
+    let manager = match &tpm {
+        Some(tpm) if tokens == Tokens::Tpm2Pkcs11 => Some(manage(layout, tpm)?),
+        _ => None,
+    };
+    match tokens {
+        Tokens::SoftHsm | Tokens::Split => token::init(layout)?,
+        Tokens::Kryoptic => {
+            let conf = layout.root.join("etc/kryoptic.conf");
+            let base = layout.token().join("token.sql");
+            let text = format!("[[slots]]\nslot = 1\ndbtype = 'sqlite'\ndbargs = '{}'\n", base.display());
+            fs::write(&conf, text).map_err(LabError::file(conf))?;
+            init_by_pkcs11_tool(layout, &tokens.module())?;
+        }
+        Tokens::Tpm2Pkcs11 => init_by_pkcs11_tool(layout, &tokens.module())?,
+        Tokens::Tpm => {}
+    }
+    let settings = tokens.settings(layout, tpm.as_ref());
+    Ok(Hardware { _manager: manager, _tpm: tpm, settings })
+}
+
+fn start(state: &Path) -> Result<Swtpm, LabError> {
+    Swtpm::start(state).map_err(LabError::file(state))
+}
+
+/// A resource manager for keyd's processes, and the variables by which they find it.
+fn manage(layout: &Layout, tpm: &Swtpm) -> Result<ResourceManager, LabError> {
+    let user = (layout.owner == Owner::Each).then(|| (layout.owner.uid("keyd"), layout.owner.gid()));
+    let path = token::variables_file(layout);
+    let manager = ResourceManager::start_for(tpm, user).map_err(LabError::file(&path))?;
+    let variables = manager.variables("TPM2_PKCS11_TCTI").map(|(name, value)| format!("{name}={value}\n")).concat();
+    fs::write(&path, variables + "TPM2_PKCS11_BACKEND=esysdb\n").map_err(LabError::file(path))?;
+    Ok(manager)
+}
+
+/// `backup: wrapped` needs a wrapping key that is trusted: here the storage key of another TPM, which is gone afterwards.
+fn make_wrapping_key(layout: &Layout) -> Result<(), LabError> {
+    let state = layout.root.join("swtpm-of-the-backup");
+    let other = start(&state)?;
+    let (context, public) = (state.join("key.ctx"), layout.root.join("etc/wrapping-key"));
+    let tool = |name: &str, arguments: &[&str]| {
+        let mut command = Command::new(name);
+        command.args(["-Q", "-T", &other.tcti(), "-c"]).arg(&context).args(arguments);
+        program::finish(command).map(drop)
+    };
+    tool("tpm2_createprimary", &["-C", "o", "-G", "ecc"])?;
+    tool("tpm2_readpublic", &["-o", &public.display().to_string()])?;
+    layout.own(&public, 0o444, None)
+}
+
+/// Makes a token through its module, with the commands of PKCS#11.
+fn init_by_pkcs11_tool(layout: &Layout, module: &Path) -> Result<(), LabError> {
+    let (user, officer) = (token::digits()?, token::digits()?);
+    let module = module.display().to_string();
+    let tool = |arguments: &[&str]| {
+        let all = [&["--module", &module], arguments].concat();
+        program::finish(token::beside_keyd(layout, "pkcs11-tool", &all)).map(drop)
+    };
+    tool(&["--init-token", "--slot-index", "0", "--label", token::LABEL, "--so-pin", &officer])?;
+    let as_officer = ["--token-label", token::LABEL, "--login", "--login-type", "so", "--so-pin", &officer];
+    tool(&[&as_officer[..], &["--init-pin", "--pin", &user]].concat())?;
+    token::write_pin(layout, &layout.pin(), &user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_choice_is_named_and_another_is_refused() {
+        for (text, tokens) in [
+            ("softhsm", Tokens::SoftHsm),
+            ("kryoptic", Tokens::Kryoptic),
+            ("tpm2-pkcs11", Tokens::Tpm2Pkcs11),
+            ("tpm", Tokens::Tpm),
+            ("split", Tokens::Split),
+        ] {
+            assert_eq!(text.parse::<Tokens>().unwrap(), tokens);
+        }
+        assert!("SoftHSM".parse::<Tokens>().unwrap_err().to_string().contains("TOKENS=SoftHSM"));
+    }
+
+    #[test]
+    fn the_shipped_file_is_changed_in_its_tokens_and_for_a_tpm_in_its_loads() {
+        let shipped = fs::read_to_string(ROLE_TOKENS).unwrap();
+        let of = |tokens: Tokens| tokens.role_tokens().unwrap();
+        assert_eq!(of(Tokens::SoftHsm), shipped.replace("\"pkcs11:token=casemate\"", "\"pkcs11:token=casemate-lab\""));
+        assert!(of(Tokens::Split).contains("\ndefault = \"pkcs11:token=casemate-lab\"\nITLRecovery = \"tpm\"\n"));
+        assert!(of(Tokens::Split).contains("\nTVS = 20\n"));
+        assert!(of(Tokens::Tpm).contains("\ndefault = \"tpm\"\n") && of(Tokens::Tpm).contains("\nTVS = 1\n"));
+    }
+}
