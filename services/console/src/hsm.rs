@@ -31,6 +31,9 @@ struct TokenView<'a> {
     state: &'a BrokerState,
     /// Nothing while the token is absent.
     info: Option<&'a TokenInfo>,
+    /// Key pairs on it, and how many of them are on record; nothing while the token is absent.
+    pairs: Option<usize>,
+    pairs_on_record: Option<usize>,
     rates: Vec<RateView>,
     roles: &'a [KeyRole],
 }
@@ -55,6 +58,8 @@ impl<'a> TokenView<'a> {
             name: &token.name,
             state: &token.state,
             info: token.info.as_ref(),
+            pairs: token.pairs.map(|(all, _)| all),
+            pairs_on_record: token.pairs.map(|(_, recorded)| recorded),
             rates: token.rates.iter().map(rate).collect(),
             roles: &token.roles,
         }
@@ -145,6 +150,9 @@ fn render_token(token: &TokenStatus) -> String {
         }
         None => format!("absent, named {}", token.name),
     };
+    if let Some((all, recorded)) = token.pairs {
+        lines.push(("keys", format!("{all} pairs, {recorded} of them on record")));
+    }
     let rates: Vec<_> = token.rates.iter().map(|(algorithm, rate)| format!("{algorithm} {rate}")).collect();
     lines.push(("rate", if rates.is_empty() { "not measured by this process".to_owned() } else { list(rates) }));
     lines.push(("roles", list(token.roles.iter().map(ToString::to_string).collect())));
@@ -199,6 +207,7 @@ pub(crate) mod tests {
             name: "pkcs11:token=casemate".into(),
             state: BrokerState::Serving,
             info: Some(token()),
+            pairs: Some((3, 2)),
             rates: vec![(KeyAlgorithm::Rsa2048, SignatureRate { signatures: 499, micros: 300_200 })],
             roles: vec![KeyRole::ItlRecovery, KeyRole::Tvs],
         }
@@ -209,6 +218,7 @@ pub(crate) mod tests {
             name: "tpm".into(),
             state: BrokerState::Waiting("no slot".into()),
             info: None,
+            pairs: None,
             rates: Vec::new(),
             roles: vec![KeyRole::Capf],
         }
@@ -234,6 +244,7 @@ pub(crate) mod tests {
         assert_eq!(shown["keys"][0]["role"], "CAPF");
         assert_eq!(shown["keys"][0]["on-token"], true);
         assert_eq!(shown["tokens"][0]["info"]["label"], "casemate");
+        assert_eq!((&shown["tokens"][0]["pairs"], &shown["tokens"][0]["pairs-on-record"]), (&3.into(), &2.into()));
         assert_eq!(shown["tokens"][0]["rates"][0]["algorithm"], "rsa-2048");
         assert_eq!(shown["tokens"][0]["rates"][0]["signatures-per-second"], 1662);
         assert_eq!(shown["tokens"][1]["name"], "tpm");
@@ -260,6 +271,7 @@ pub(crate) mod tests {
              library     Implementation of PKCS11 2.6\n\
              mechanisms  RSA-2048, P-384\n\
              sessions    9, logged in\n\
+             keys        3 pairs, 2 of them on record\n\
              rate        RSA-2048 1662.2 signatures/s\n\
              roles       ITLRecovery, TVS\n\
              \n\

@@ -7,15 +7,15 @@ use std::{
 };
 
 use casemate_audit::{Auditor, Event, Record};
-use casemate_hsm_api::KeyRole;
-use casemate_keyring::{KeyRecord, Refusal, Request, Response, Status};
+use casemate_hsm_api::{KeyRole, StoredKey};
+use casemate_keyring::{KeyRecord, Refusal, Request, Response, Status, TokenStatus};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, peer::Peer};
 
 use crate::{
     Grant, JudgeLimits, Keeper, KeyPolicy, KeydError, Keys, RoleTokens, SignatureRecord, TokenParts,
     keys::Recorded,
-    token::Missing,
+    token::{Missing, Token},
     tokens::{Tokens, worst},
 };
 
@@ -149,30 +149,45 @@ impl Broker {
     fn status(&self) -> Status {
         // All at once: one that hangs has the others' answers wait no longer than its own.
         let found = Mutex::new(Vec::new());
+        let ask = |number: usize, token: &Token| {
+            let status = token.status();
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((number, status));
+        };
         thread::scope(|scope| {
-            for (number, token) in self.tokens.iter().enumerate() {
-                let found = &found;
-                scope.spawn(move || {
-                    let status = token.status();
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push((number, status));
-                });
+            let mut tokens = self.tokens.iter().enumerate();
+            let own = tokens.next();
+            for (number, token) in tokens {
+                let ask = &ask;
+                if thread::Builder::new().spawn_scoped(scope, move || ask(number, token)).is_err() {
+                    ask(number, token);
+                }
+            }
+            if let Some((number, token)) = own {
+                ask(number, token);
             }
         });
         let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_unstable_by_key(|(number, _)| *number);
+        let is_recorded = |key: &StoredKey, record: &KeyRecord| {
+            key.id.to_string() == record.key_id && key.public.spki_der == record.spki_der
+        };
         let there = |record: &KeyRecord| {
             let (_, (token, keys)) = found.iter().find(|(_, (token, _))| token.roles.contains(&record.role))?;
-            let same = |key: &casemate_hsm_api::StoredKey| {
-                key.id.to_string() == record.key_id && key.public.spki_der == record.spki_der
-            };
-            let is_its_token = token.info.as_ref().is_some_and(|info| info.serial == record.token);
             let keys = keys.as_ref()?;
-            Some(is_its_token && keys.iter().any(same))
+            let is_its_token = token.info.as_ref().is_some_and(|info| info.serial == record.token);
+            Some(is_its_token && keys.iter().any(|key| is_recorded(key, record)))
         };
         let view = self.keys.view();
-        let records = view.all_made().filter_map(|made| made.key.public());
-        let keys = records.map(|record| (there(&record), record)).map(|(there, record)| (record, there)).collect();
-        let tokens: Vec<_> = found.into_iter().map(|(_, (token, _))| token).collect();
+        let records: Vec<_> = view.all_made().filter_map(|made| made.key.public()).collect();
+        let present: Vec<_> = records.iter().map(there).collect();
+        let counted = |(_, (token, keys)): (usize, (TokenStatus, Option<Vec<StoredKey>>))| {
+            let known = |keys: &[StoredKey]| {
+                keys.iter().filter(|key| records.iter().any(|record| is_recorded(key, record))).count()
+            };
+            TokenStatus { pairs: keys.map(|keys| (keys.len(), known(&keys))), ..token }
+        };
+        let tokens: Vec<_> = found.into_iter().map(counted).collect();
+        let keys = records.into_iter().zip(present).collect();
         let state = worst(tokens.iter().map(|token| (&*token.name, &token.state)));
         Status { state, tokens, keys }
     }

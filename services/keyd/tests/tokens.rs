@@ -59,6 +59,7 @@ fn each_role_is_made_in_its_token_and_all_are_told() {
     let status = broker.status(ROOT).unwrap();
     assert_eq!(status.state, BrokerState::Serving);
     assert!(status.keys.len() == 7 && status.keys.iter().all(|(_, there)| *there == Some(true)));
+    assert_eq!((status.tokens[0].pairs, status.tokens[1].pairs), (Some((5, 5)), Some((2, 2))));
     let told: Vec<_> = status.tokens.iter().map(|token| (&*token.name, token.roles.len(), token.rates.len())).collect();
     assert_eq!(told, [(PLACE, 5, 2), (SECOND, 2, 2)], "RSA-2048 and P-384 were measured on both");
     let (before, again) = (second.signatures(), on_two(&node, &second));

@@ -172,6 +172,8 @@ pub struct TokenStatus {
     pub state: BrokerState,
     /// What it says of itself, while it is there.
     pub info: Option<TokenInfo>,
+    /// Key pairs on it, and how many of them are on record; nothing while it is absent.
+    pub pairs: Option<(usize, usize)>,
     /// How fast it was found to sign, for each algorithm that was measured.
     pub rates: Vec<(KeyAlgorithm, SignatureRate)>,
     /// The roles whose keys live in it.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use casemate_hsm_conformance::swtpm::Swtpm;
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
@@ -27,7 +28,7 @@ pub struct Lab {
     settings: LabSettings,
     // Dropped in this order: the daemons end, then what stands behind their tokens, their files go, another lab may have the folder.
     supervisor: Supervisor,
-    _hardware: Hardware,
+    hardware: Hardware,
     _folder: Option<TemporaryFolder>,
     _lock: Flock<File>,
 }
@@ -61,7 +62,7 @@ impl Lab {
         config::write(&layout, &settings, &hardware.settings)?;
         let supervisor = Supervisor::new(&layout, settings.restart);
         let folder = settings.temporary.then(|| TemporaryFolder(layout.root.clone()));
-        let lab = Self { layout, settings, supervisor, _hardware: hardware, _folder: folder, _lock: lock };
+        let lab = Self { layout, settings, supervisor, hardware, _folder: folder, _lock: lock };
         lab.postd(&["--write-manifest"])?;
         Ok(lab)
     }
@@ -276,6 +277,31 @@ impl Lab {
     /// The token cannot be read.
     pub fn token_objects(&self) -> Result<(usize, usize), LabError> {
         token::count_objects(&self.layout)
+    }
+
+    /// Pulls the plug of the lab's TPM.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn pull_tpm(&self) -> Result<(), LabError> {
+        self.hardware.tpm(|tpm| {
+            tpm.kill();
+            Ok(())
+        })
+    }
+
+    /// Starts the lab's TPM again, with what it holds.
+    ///
+    /// # Errors
+    /// It has none, or it does not start.
+    pub fn put_tpm_back(&self) -> Result<(), LabError> {
+        self.hardware.tpm(Swtpm::restart)
+    }
+
+    /// The file that says where each role's key lives.
+    #[must_use]
+    pub fn role_tokens(&self) -> PathBuf {
+        self.layout.root.join("etc/role-tokens.toml")
     }
 
     /// Runs `program` to its end under keyd's uid and with the token's settings file, and gives its standard output: for tools

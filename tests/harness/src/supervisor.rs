@@ -181,7 +181,11 @@ impl Worker {
         let Some(mut child) = self.children.remove(daemon) else { return Ok(()) };
         self.forget(daemon);
         if let Ok(pid) = i32::try_from(child.id()) {
-            kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+            match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+                // It ended by itself a moment ago.
+                Ok(()) | Err(nix::Error::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let end = Instant::now() + Duration::from_secs(5);
         while Instant::now() < end {

@@ -3,6 +3,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     str::FromStr,
+    sync::{Mutex, PoisonError},
 };
 
 use casemate_hsm_conformance::swtpm::{ResourceManager, Swtpm};
@@ -124,8 +125,13 @@ impl Tokens {
             Self::Tpm => "default = \"tpm\"\n".to_owned(),
             Self::Split => format!("{softhsm}ITLRecovery = \"tpm\"\n"),
         };
-        // A TPM with every key in it is for one phone, and says so.
-        let loads = if matches!(self, Self::Tpm | Self::Tpm2Pkcs11) { one_each(loads) } else { loads.to_owned() };
+        let loads = match self {
+            // A TPM with every key in it is for one phone, and says so.
+            Self::Tpm => each_of(loads, 1),
+            // It makes no temporary keys, so nobody can measure it.
+            Self::Tpm2Pkcs11 => each_of(loads, 0),
+            Self::SoftHsm | Self::Kryoptic | Self::Split => loads.to_owned(),
+        };
         Ok([head, &lines, middle, LOADS, &loads].concat())
     }
 
@@ -143,9 +149,9 @@ impl Tokens {
     }
 }
 
-/// The same lines with a load of 1 each.
-fn one_each(loads: &str) -> String {
-    let line = |line: &str| line.split_once(" = ").map_or(line.to_owned(), |(role, _)| format!("{role} = 1"));
+/// The same lines with this load each.
+fn each_of(loads: &str, load: u32) -> String {
+    let line = |line: &str| line.split_once(" = ").map_or(line.to_owned(), |(role, _)| format!("{role} = {load}"));
     loads.lines().map(|text| line(text) + "\n").collect()
 }
 
@@ -153,9 +159,19 @@ fn one_each(loads: &str) -> String {
 pub(crate) struct Hardware {
     // Dropped first, for it is connected to the TPM.
     _manager: Option<ResourceManager>,
-    _tpm: Option<Swtpm>,
+    tpm: Option<Mutex<Swtpm>>,
     /// Lines for `[keyd]`.
     pub(crate) settings: String,
+}
+
+impl Hardware {
+    /// Does something to the TPM's plug.
+    pub(crate) fn tpm(&self, work: impl FnOnce(&mut Swtpm) -> std::io::Result<()>) -> Result<(), LabError> {
+        let failed = |output: &str| LabError::Failed { program: "swtpm".into(), output: output.to_owned() };
+        let tpm = self.tpm.as_ref().ok_or_else(|| failed("this lab has none"))?;
+        let mut tpm = tpm.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut tpm).map_err(|error| failed(&error.to_string()))
+    }
 }
 
 /// Makes the tokens, which belong to keyd, with PINs of their own in files that keyd alone can read, and writes where each role's
@@ -186,7 +202,7 @@ pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError
         Tokens::Tpm => {}
     }
     let settings = tokens.settings(layout, tpm.as_ref());
-    Ok(Hardware { _manager: manager, _tpm: tpm, settings })
+    Ok(Hardware { _manager: manager, tpm: tpm.map(Mutex::new), settings })
 }
 
 fn start(state: &Path) -> Result<Swtpm, LabError> {

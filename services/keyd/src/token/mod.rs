@@ -171,7 +171,7 @@ impl Token {
         Ok(measured)
     }
 
-    /// The token as callers see it, and the keys on it while it serves.
+    /// The token as callers see it, and the keys on it while it serves, which are not compared with the records here.
     pub(crate) fn status(&self) -> (TokenStatus, Option<Vec<StoredKey>>) {
         let (mut info, mut keys) = (None, None);
         if let Ok(serving) = self.serving() {
@@ -187,7 +187,7 @@ impl Token {
         let measured = |algorithm| Some((algorithm, rates.1.get(&algorithm)?.as_ref().ok().copied()?));
         let rates = KeyAlgorithm::ALL.into_iter().filter_map(measured).collect();
         let (name, state, roles) = (self.place.clone(), self.state(), self.roles.iter().copied().collect());
-        (TokenStatus { name, state, info, rates, roles }, keys)
+        (TokenStatus { name, state, info, pairs: None, rates, roles }, keys)
     }
 
     /// Turns an error of the token into what the caller is told, and takes note of it.
