@@ -7,7 +7,7 @@ use crate::{
     keys::pairwise_scheme,
     pool::deadline,
     signature::request,
-    template::{Templates, templates},
+    template::{Templates, Usage, templates},
     worker::{Open, Worker},
 };
 
@@ -62,12 +62,13 @@ pub(crate) fn measure(
 pub(crate) fn of_temporary_key(
     worker: &mut Worker,
     algorithm: KeyAlgorithm,
+    usage: Usage,
     duration: Duration,
 ) -> Result<SignatureRate, HsmError> {
     let token = worker.target()?.serial;
     let (measured, destroyed) = worker
         .with_session(|open| {
-            let made = temporary(algorithm);
+            let made = temporary(algorithm, usage);
             let (public, private) = open
                 .session
                 .generate_key_pair(&made.mechanism, &made.public, &made.private)
@@ -97,9 +98,9 @@ pub(crate) fn of_temporary_key(
     Ok(measured)
 }
 
-fn temporary(algorithm: KeyAlgorithm) -> Templates {
+fn temporary(algorithm: KeyAlgorithm, usage: Usage) -> Templates {
     let (id, label) = TEMPORARY;
-    let mut made = templates(id, label, KeySpec { algorithm, backup: Backup::None });
+    let mut made = templates(id, label, KeySpec { algorithm, backup: Backup::None }, usage);
     for attribute in made.public.iter_mut().chain(&mut made.private) {
         if *attribute == Attribute::Token(true) {
             *attribute = Attribute::Token(false);
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn no_half_of_a_temporary_key_is_a_token_object() {
         for algorithm in KeyAlgorithm::ALL {
-            let made = temporary(algorithm);
+            let made = temporary(algorithm, Usage::SignOnly);
             for half in [made.public, made.private] {
                 assert!(half.contains(&Attribute::Token(false)) && !half.contains(&Attribute::Token(true)));
             }

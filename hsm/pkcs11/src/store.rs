@@ -239,7 +239,8 @@ impl KeyStore for Pkcs11Store {
 
     fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {
         let limit = self.settings.generate_timeout().saturating_add(duration);
-        self.ask(limit, move |worker| rate::of_temporary_key(worker, algorithm, duration))
+        let usage = self.settings.usage();
+        self.ask(limit, move |worker| rate::of_temporary_key(worker, algorithm, usage, duration))
     }
 
     fn reconnect(&self) -> Result<(), HsmError> {
