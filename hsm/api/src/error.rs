@@ -94,6 +94,14 @@ pub enum HsmError {
         /// What the token said.
         detail: String,
     },
+    /// Nothing proves to anybody else that keys of this token were made in it and stay there.
+    #[error("keys of token {token} are unproven: {detail}")]
+    Unproven {
+        /// Serial of the token.
+        token: String,
+        /// Why.
+        detail: String,
+    },
     /// Caller's mistake: the scheme does not fit the key.
     #[error("{scheme} does not fit a key of {algorithm}")]
     SchemeMismatch {

@@ -135,6 +135,32 @@ pub trait KeyStore: Send + Sync {
     /// [`HsmError::Unmeasurable`] where the token makes no such key.
     fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError>;
 
+    /// What an auditor makes a challenge of, so that he believes the token's statements afterwards: a JSON document in the words
+    /// of the token's kind (`hsm/attest` for a TPM), which nobody between token and auditor reads.
+    ///
+    /// # Errors
+    /// [`HsmError::Unproven`] where the token's vendor offers no statements, as by default.
+    fn attestation_key_json(&self) -> Result<String, HsmError> {
+        unproven(self)
+    }
+
+    /// The answer to an auditor's challenge, both JSON documents as of [`KeyStore::attestation_key_json`].
+    ///
+    /// # Errors
+    /// [`HsmError::Unproven`]; [`HsmError::Device`] if the challenge is none, or for another token.
+    fn answer_json(&self, _challenge: &str) -> Result<String, HsmError> {
+        unproven(self)
+    }
+
+    /// The token's statement that the key under `id` was made in it and cannot leave it, with an auditor's nonce of at most 64
+    /// bytes: a JSON document as of [`KeyStore::attestation_key_json`].
+    ///
+    /// # Errors
+    /// [`HsmError::Unproven`]; [`HsmError::KeyMissing`] when nothing stands under `id`.
+    fn statement_json(&self, _id: KeyId, _nonce: &[u8]) -> Result<String, HsmError> {
+        unproven(self)
+    }
+
     /// Looks for the token again after it was absent, and logs in; does nothing if it is there and the login holds. Without
     /// one of its own, a store is connected whenever its token is there.
     ///
@@ -143,4 +169,10 @@ pub trait KeyStore: Send + Sync {
     fn reconnect(&self) -> Result<(), HsmError> {
         self.token().map(drop)
     }
+}
+
+/// Of a token whose vendor offers no statements.
+fn unproven<T>(store: &(impl KeyStore + ?Sized)) -> Result<T, HsmError> {
+    let detail = "the token's vendor offers no statement".to_owned();
+    Err(HsmError::Unproven { token: store.token()?.serial, detail })
 }

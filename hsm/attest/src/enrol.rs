@@ -9,7 +9,7 @@ use aws_lc_rs::{
     rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey},
 };
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use webpki::{EndEntityCert, KeyUsage, aws_lc_rs as algorithms};
 use zeroize::Zeroizing;
 
@@ -17,6 +17,9 @@ use crate::{AttestError, PublicArea};
 
 /// tcg-kp-EKCertificate, 2.23.133.8.1 (TCG EK Credential Profile 2.5, 3.2.16), as DER content.
 const EK_CERTIFICATE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
+
+/// Bytes of a challenge's secret.
+const SECRET: usize = 32;
 
 /// An attestation key and the certificate of the TPM that it is said to be in. Proves nothing by itself.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -42,10 +45,32 @@ pub struct Challenge {
     pub secret: Vec<u8>,
 }
 
+/// What the TPM with both keys found in a challenge.
+#[derive(Clone, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Answer {
+    /// The challenge's secret, which proves something to its maker alone.
+    #[serde(serialize_with = "hex::serde::serialize", deserialize_with = "secret")]
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer(..)")
+    }
+}
+
 /// The auditor's side of a challenge. It is not to leave his machine.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Expected {
+    #[serde(serialize_with = "hex::serde::serialize", deserialize_with = "secret")]
     secret: Zeroizing<Vec<u8>>,
     enrolled: Enrolled,
+}
+
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<Vec<u8>>, D::Error> {
+    hex::serde::deserialize::<_, Vec<u8>>(from).map(Zeroizing::new)
 }
 
 impl fmt::Debug for Expected {
@@ -66,12 +91,23 @@ pub struct Enrolled {
     pub(crate) endorsement_certificate: Vec<u8>,
 }
 
+impl Enrolled {
+    /// The endorsement certificate for which the attestation key answered, DER.
+    #[must_use]
+    pub fn endorsement_certificate(&self) -> &[u8] {
+        &self.endorsement_certificate
+    }
+}
+
 impl Expected {
     /// Enrols the attestation key if `answer` is the challenge's secret.
     ///
     /// # Errors
     /// [`AttestError::WrongAnswer`].
     pub fn enrol(self, answer: &[u8]) -> Result<Enrolled, AttestError> {
+        if self.secret.len() != SECRET {
+            return Err(AttestError::Malformed { what: "what was kept of the challenge" });
+        }
         constant_time::verify_slices_are_equal(&self.secret, answer).map_err(|_| AttestError::WrongAnswer)?;
         Ok(self.enrolled)
     }
@@ -93,7 +129,7 @@ pub fn challenge(
         return Err(AttestError::NoAttestationKey { detail });
     }
     let spki = endorsement_key(&key.endorsement_certificate, makers, intermediates, now)?;
-    let mut secret = Zeroizing::new(vec![0; 32]);
+    let mut secret = Zeroizing::new(vec![0; SECRET]);
     rand::fill(&mut secret).map_err(|_| AttestError::Module { operation: "random bytes" })?;
     let challenge = make_credential(&spki, &secret, area.name())?;
     let enrolled =

@@ -15,11 +15,13 @@ mod attest;
 mod enrol;
 mod error;
 mod read;
+mod report;
 mod statement;
 mod verify;
 
 pub use area::PublicArea;
-pub use enrol::{AttestationKey, Challenge, Enrolled, Expected, challenge};
+pub use enrol::{Answer, AttestationKey, Challenge, Enrolled, Expected, challenge};
 pub use error::AttestError;
-pub use statement::Statement;
+pub use report::{Outcome, Report};
+pub use statement::{Proof, Statement};
 pub use verify::verifies;

@@ -21,13 +21,20 @@ pub struct Statement {
     pub by: AttestationKey,
 }
 
+/// What a proven statement tells beside that it is true.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Proof {
+    /// Version of the TPM's firmware, as its maker counts (`TPM_PT_FIRMWARE_VERSION_1` and `_2`); nothing if the TPM disguised it.
+    pub firmware: Option<u64>,
+}
+
 impl Statement {
     /// Proves that the key with this `SubjectPublicKeyInfo` (of the certificate that phones see) was made in the TPM of the
     /// enrolled attestation key and cannot leave it, and that the TPM said so after it was given `nonce`.
     ///
     /// # Errors
     /// Everything that it is not; the enrolment is looked at first, for without it nothing else means anything.
-    pub fn prove(&self, enrolled: &Enrolled, nonce: &[u8], spki: &[u8]) -> Result<(), AttestError> {
+    pub fn prove(&self, enrolled: &Enrolled, nonce: &[u8], spki: &[u8]) -> Result<Proof, AttestError> {
         let attester = PublicArea::parse(&self.by.public)?;
         let known =
             attester.name() == enrolled.name && self.by.endorsement_certificate == enrolled.endorsement_certificate;
@@ -57,7 +64,7 @@ impl Statement {
         }
         match area.not_bound() {
             Some(detail) => Err(AttestError::NotBound { detail }),
-            None => Ok(()),
+            None => Ok(Proof { firmware: said.firmware(attester.name()) }),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use casemate_hsm_attest::{AttestError, Enrolled, Statement, challenge};
+use casemate_hsm_attest::{Answer, AttestError, Enrolled, Expected, Statement, challenge};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::Deserialize;
 
@@ -31,7 +31,8 @@ fn vector() -> Vector {
 #[test]
 fn the_statement_is_true_for_its_key_and_nonce() {
     let Vector { nonce, spki, enrolled, statement, .. } = vector();
-    statement.prove(&enrolled, &nonce, &spki).unwrap();
+    let proof = statement.prove(&enrolled, &nonce, &spki).unwrap();
+    assert_eq!(proof.firmware, None, "its attestation key was of the owner hierarchy, so the TPM disguised it");
     assert!(matches!(statement.prove(&enrolled, b"", &spki), Err(AttestError::Nonce)));
     assert!(matches!(statement.prove(&enrolled, &nonce, b""), Err(AttestError::OtherKey { .. })));
 }
@@ -62,6 +63,21 @@ fn a_loosened_key_is_another_key() {
     // The attributes are bytes 4 to 7; fixedTPM is bit 1.
     statement.public[7] &= !2;
     assert!(matches!(statement.prove(&enrolled, &nonce, &spki), Err(AttestError::OtherKey { .. })));
+}
+
+/// What the auditor keeps between challenge and answer survives its file, and a file without a secret enrols nothing.
+#[test]
+fn what_was_kept_of_a_challenge_enrols_by_its_secret_alone() {
+    let Vector { maker, statement, enrolled, .. } = vector();
+    let (_, expected) = challenge(&statement.by, &[CertificateDer::from(maker)], &[], THEN).unwrap();
+    let mut kept = serde_json::to_value(&expected).unwrap();
+    let answer: Answer = serde_json::from_value(serde_json::json!({ "secret": kept["secret"] })).unwrap();
+    let read = |kept: &serde_json::Value| serde_json::from_value::<Expected>(kept.clone()).unwrap();
+    assert_eq!(read(&kept).enrol(&answer.secret).unwrap(), enrolled);
+    assert!(matches!(read(&kept).enrol(&[0; 32]), Err(AttestError::WrongAnswer)));
+    assert!(!format!("{answer:?}{expected:?}").contains(kept["secret"].as_str().unwrap()));
+    kept["secret"] = "".into();
+    assert!(matches!(read(&kept).enrol(&[]), Err(AttestError::Malformed { .. })));
 }
 
 #[test]

@@ -38,9 +38,8 @@ pub(crate) fn attestation_key(tpm: &mut Connection) -> Result<AttestationKey, Hs
         match tpm.failed("the endorsement certificate", error) {
             // Nothing stands at its index.
             HsmError::TokenAbsent { token, detail } if detail.contains("Handle") => {
-                let operation =
-                    "attestation: its maker gave it no certificate of an RSA-2048 endorsement key".to_owned();
-                HsmError::Unsupported { token, operation }
+                let detail = "the TPM's maker gave it no certificate of an RSA-2048 endorsement key".to_owned();
+                HsmError::Unproven { token, detail }
             }
             other => other,
         }
@@ -118,13 +117,13 @@ fn with_attestation_key<T>(
     done.map_err(|error| tpm.failed(operation, error))
 }
 
-/// The attestation key: a primary of the owner hierarchy from a fixed template, so that it is the same at each making until the
-/// TPM is cleared. It is restricted, and signs nothing but what the TPM itself says; so it needs no authorization.
+/// The attestation key: a primary of the endorsement hierarchy from a fixed template, so that it is the same at each making for as
+/// long as the endorsement key is, and the TPM tells its firmware undisguised in what the key signs. It is restricted, and signs nothing but what the TPM itself says; so it needs no authorization.
 fn make_attestation_key(tpm: &mut Connection) -> Result<(KeyHandle, Public), HsmError> {
     let template = template().map_err(|error| tpm.failed("the attestation key's template", error))?;
     let made = tpm
         .ask(Secret::Neither, |context, _| {
-            context.create_primary(Hierarchy::Owner, template.clone(), None, None, None, None)
+            context.create_primary(Hierarchy::Endorsement, template.clone(), None, None, None, None)
         })
         .map_err(|error| tpm.failed("TPM2_CreatePrimary", error))?;
     Ok((made.key_handle, made.out_public))

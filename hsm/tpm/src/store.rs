@@ -10,7 +10,8 @@ use casemate_hsm_api::{
     HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, Pin, PublicKey, SignatureRate, SignatureScheme,
     StoredKey, TokenInfo,
 };
-use casemate_hsm_attest::{AttestationKey, Challenge, Statement};
+use casemate_hsm_attest::{Answer, AttestationKey, Challenge, Statement};
+use serde::Serialize;
 use tss_esapi::{
     attributes::ObjectAttributes,
     structures::{Public, PublicBuffer},
@@ -132,7 +133,7 @@ impl TpmStore {
     /// The TPM's attestation key, and the certificate of its endorsement key: what an auditor makes a challenge for.
     ///
     /// # Errors
-    /// [`HsmError::Unsupported`] if the maker gave the TPM no certificate.
+    /// [`HsmError::Unproven`] if the maker gave the TPM no certificate.
     pub fn attestation_key(&self) -> Result<AttestationKey, HsmError> {
         self.ask(self.settings.generate_timeout(), |keys| attest::attestation_key(keys.tpm))
     }
@@ -171,6 +172,15 @@ impl TpmStore {
             }
             Ok(f64::from(signatures) / begin.elapsed().as_secs_f64())
         })
+    }
+
+    fn json(&self, document: &impl Serialize) -> Result<String, HsmError> {
+        serde_json::to_string(document).map_err(|error| self.no_document("a document for the auditor", &error))
+    }
+
+    fn no_document(&self, operation: &str, error: &serde_json::Error) -> HsmError {
+        let token = self.line.token().to_owned();
+        HsmError::Device { token, operation: operation.to_owned(), detail: error.to_string() }
     }
 
     /// Runs `work` on the TPM unless it has given a wrong answer before; its first one ends its use.
@@ -266,6 +276,20 @@ impl KeyStore for TpmStore {
     fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {
         let limit = self.settings.generate_timeout().saturating_add(duration);
         self.ask(limit, move |mut keys| keys.measure(algorithm, duration))
+    }
+
+    fn attestation_key_json(&self) -> Result<String, HsmError> {
+        self.json(&self.attestation_key()?)
+    }
+
+    fn answer_json(&self, challenge: &str) -> Result<String, HsmError> {
+        let challenge: Challenge =
+            serde_json::from_str(challenge).map_err(|error| self.no_document("the challenge", &error))?;
+        self.json(&Answer { secret: self.answer(&challenge)? })
+    }
+
+    fn statement_json(&self, id: KeyId, nonce: &[u8]) -> Result<String, HsmError> {
+        self.json(&self.attest(id, nonce)?)
     }
 
     fn reconnect(&self) -> Result<(), HsmError> {

@@ -32,7 +32,10 @@ fn a_true_statement_is_proven_and_a_changed_one_is_not() {
     let statement = store.attest(ID, NONCE).unwrap();
     // The key signs on, beside the attestation.
     store.sign(ID, SignatureScheme::RsaPkcs1Sha256, b"m").unwrap();
-    statement.prove(&enrolled, NONCE, &spki).unwrap();
+    let proof = statement.prove(&enrolled, NONCE, &spki).unwrap();
+    let firmware = proof.firmware.expect("the attestation key is of the endorsement hierarchy");
+    let (major, minor) = (firmware >> 48, firmware >> 32 & 0xffff);
+    assert_eq!(format!("{major}.{minor}"), store.token().unwrap().firmware, "not disguised");
     let text = serde_json::to_string(&statement).unwrap();
     let read: Statement = serde_json::from_str(&text).unwrap();
     read.prove(&enrolled, NONCE, &spki).unwrap();
@@ -119,7 +122,7 @@ fn an_expired_certificate_and_a_tpm_without_one_enrol_nothing() {
     let bare = Lab::new();
     let store = TpmStore::open(bare.settings()).unwrap();
     let none = store.attestation_key();
-    assert!(matches!(none, Err(HsmError::Unsupported { .. })), "{none:?}");
+    assert!(matches!(none, Err(HsmError::Unproven { .. })), "{none:?}");
     store.generate(ID, "k", SPEC).unwrap();
     store.sign(ID, SignatureScheme::RsaPkcs1Sha256, b"m").unwrap();
 }
