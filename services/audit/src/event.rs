@@ -240,6 +240,58 @@ registry! {
         /// Reason.
         reason: String,
     }
+    /// A token's statement on a key was given to an operator, or that there is none.
+    KeyAttested = "eecfec70417e4514aef7dc601aba24f8", Notice, "uid {uid} asked for a statement on the {role} key {fingerprint}: {outcome}" => {
+        /// Role.
+        role: String,
+        /// Serial of the token.
+        token: String,
+        /// Fingerprint.
+        fingerprint: String,
+        /// The auditor's nonce, hexadecimal.
+        nonce: String,
+        /// `statement given`, or why the key is unproven.
+        outcome: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+    }
+    /// A token's attestation key was shown to an operator, or it has none.
+    AttestationKeyShown = "fafc6140471240fc9f90c8a337b12f75", Notice, "uid {uid} asked for the attestation key of token {token}: {outcome}" => {
+        /// Serial of the token.
+        token: String,
+        /// `given`, or why there is none.
+        outcome: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+    }
+    /// A token answered an auditor's challenge, or it has no attestation key.
+    ChallengeAnswered = "10187f9d6130407aa5b90f6b6d42687b", Notice, "token {token} was given the challenge {digest} by uid {uid}: {outcome}" => {
+        /// Serial of the token.
+        token: String,
+        /// SHA-256 of the challenge.
+        digest: String,
+        /// `answered`, or why there is no answer.
+        outcome: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+    }
+    /// A caller asked for an auditor's evidence that it may not have, or that the token did not give.
+    AttestationRefused = "b795259a839e414abde2e5d7075e81a5", Warning, "uid {uid} was not given {evidence}: {reason}" => {
+        /// What was asked for.
+        evidence: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+        /// Reason.
+        reason: String,
+    }
     /// A local process that no policy names spoke to a daemon's socket.
     CallerRefused = "c12fcb2625f14e7c81c57f33f41d8ddd", Warning, "uid {uid} pid {pid} refused: {reason}" => {
         /// Uid.

@@ -84,8 +84,8 @@ impl Broker {
         self.tokens.iter().map(|token| Keeper::new(Arc::clone(self), Arc::clone(token))).collect()
     }
 
-    /// Whether `peer` is root or somebody whom `[users]` names. Nobody else is answered. Root may ask for the status, and has
-    /// no grant unless `[users]` runs a daemon under it, as on a developer's machine.
+    /// Whether `peer` is root or somebody whom `[users]` names. Nobody else is answered. Root may ask for the status and
+    /// for what an auditor needs, and has no grant unless `[users]` runs a daemon under it, as on a developer's machine.
     #[must_use]
     pub fn knows(&self, peer: Peer) -> bool {
         peer.uid == 0 || self.config.daemons_of(peer.uid).next().is_some()
@@ -104,6 +104,11 @@ impl Broker {
                 self.generate(peer, role).map(|(key, made)| Response::Generated { key, made })
             }
             Request::Sign(request) => self.sign(peer, &request).map(Response::Signature),
+            Request::Attest { role, nonce } => self.attest(peer, role, &nonce).map(Response::Evidence),
+            Request::AttestationKey { token } => self.attestation_key(peer, &token).map(Response::Evidence),
+            Request::AnswerChallenge { token, challenge } => {
+                self.answer_challenge(peer, &token, &challenge).map(Response::Evidence)
+            }
         };
         answer.unwrap_or_else(Response::Refused)
     }

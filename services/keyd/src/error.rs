@@ -57,8 +57,10 @@ pub enum KeydError {
         #[source]
         source: io::Error,
     },
-    /// The audit trail took no event. No handshake is signed without it.
-    #[error("the audit trail cannot be written, so no handshake is signed; does journald run, is its disk full?")]
+    /// The audit trail took no event. No handshake is signed and no key attested without it.
+    #[error(
+        "the audit trail cannot be written, so no handshake is signed and no key attested; does journald run, is its disk full?"
+    )]
     AuditTrail(#[source] io::Error),
     /// A token cannot be opened at all: a wrong module, an unsafe PIN file.
     #[error("{token} cannot be opened")]

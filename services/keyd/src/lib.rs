@@ -4,6 +4,7 @@
 //! [`Broker::handle`] is the whole of it without sockets: who asks, what is asked, what is answered.
 #![forbid(unsafe_code)]
 
+mod attest;
 mod broker;
 mod error;
 mod generate;

@@ -28,6 +28,15 @@ impl Tokens {
         let none = || Refusal::Failed(format!("role-tokens.toml names no token for {role}"));
         self.0.iter().find(|token| token.holds(role)).ok_or_else(none)
     }
+
+    /// The token of this name.
+    pub(crate) fn named(&self, name: &str) -> Result<&Arc<Token>, Refusal> {
+        let none = || {
+            let names: Vec<_> = self.0.iter().map(|token| token.place()).collect();
+            Refusal::Failed(format!("role-tokens.toml names no token {name:?}; it names {}", names.join(", ")))
+        };
+        self.0.iter().find(|token| token.place() == name).ok_or_else(none)
+    }
 }
 
 /// Where all tokens stand together: the worst of them, with its name where there are several.

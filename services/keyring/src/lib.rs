@@ -14,8 +14,8 @@ mod tls;
 pub use certificates::Certificates;
 pub use client::{Client, ClientSettings, KeyringError};
 pub use protocol::{
-    BrokerState, FRAMING, KeyRecord, MESSAGE_LIMIT, Purpose, Refusal, Request, Response, SignRequest, Status,
-    TokenStatus,
+    BrokerState, Evidence, FRAMING, KeyRecord, MESSAGE_LIMIT, NONCE_LIMIT, Purpose, Refusal, Request, Response,
+    SignRequest, Status, TokenStatus,
 };
 pub use signer::RoleSigner;
 pub use tls::TlsKey;

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Longest message that is signed: 1 MiB, far above any trust list (64 kB, guide 2882) or configuration file.
 pub const MESSAGE_LIMIT: usize = 1 << 20;
 
+/// Longest nonce of an auditor, in bytes: what every TPM takes.
+pub const NONCE_LIMIT: usize = 64;
+
 /// Frames of the broker's socket: [`Request`] one way, [`Response`] the other, encoded by postcard. In version 1 a [`Status`] had
 /// one token.
 pub const FRAMING: Framing = Framing { version: 2, limit: MESSAGE_LIMIT + 4096 };
@@ -27,6 +30,25 @@ pub enum Request {
     },
     /// Sign a message.
     Sign(SignRequest),
+    /// A token's statement that the key of `role` was made in it and cannot leave it. An operator alone: root, or the user `admin`.
+    Attest {
+        /// Whose key.
+        role: KeyRole,
+        /// The auditor's, at most [`NONCE_LIMIT`] bytes.
+        nonce: Vec<u8>,
+    },
+    /// What an auditor makes a challenge of, before he believes a token's statements. An operator alone.
+    AttestationKey {
+        /// The token's name in `role-tokens.toml`.
+        token: String,
+    },
+    /// Have a token answer an auditor's challenge. An operator alone.
+    AnswerChallenge {
+        /// The token's name in `role-tokens.toml`.
+        token: String,
+        /// The challenge as the auditor's program wrote it.
+        challenge: String,
+    },
 }
 
 /// A message to be signed, with what it is for.
@@ -100,6 +122,18 @@ pub enum Response {
     Signature(Vec<u8>),
     /// Nothing was signed or made.
     Refused(Refusal),
+    /// To [`Request::Attest`], [`Request::AttestationKey`] and [`Request::AnswerChallenge`].
+    Evidence(Evidence),
+}
+
+/// What a token has to say to an auditor of its keys.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Evidence {
+    /// A JSON document of `hsm/attest`, as the token gave it: the broker does not judge it, for the auditor would not believe the
+    /// broker.
+    Document(String),
+    /// Nothing, and why.
+    Unproven(String),
 }
 
 /// Why nothing was signed or made. The variant says whether waiting helps.

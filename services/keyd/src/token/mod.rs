@@ -464,6 +464,7 @@ fn news(error: &HsmError, reason: String) -> Event {
         | HsmError::TokenFull { token, .. }
         | HsmError::Unsupported { token, .. }
         | HsmError::Unmeasurable { token, .. }
+        | HsmError::Unproven { token, .. }
         | HsmError::Device { token, .. }
         | HsmError::KeyMissing { token, .. }
         | HsmError::KeyAmbiguous { token, .. }
