@@ -1,7 +1,8 @@
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, str::FromStr};
 
 use casemate_capf::DeviceName;
-use casemate_hsm_api::KeyAlgorithm;
+use casemate_hsm_api::{KeyAlgorithm, KeyRole};
+use casemate_keyring::NONCE_LIMIT;
 use clap::{ArgGroup, Args, Parser, Subcommand, builder::TypedValueParser};
 
 /// Operates a Casemate node.
@@ -97,6 +98,59 @@ pub(crate) enum SelftestCommand {
 pub(crate) enum HsmCommand {
     /// Token, mechanisms, login, and every recorded key with whether the token has it
     List,
+    /// A token's statement that a key was made in it and cannot leave it, for an auditor's casemate-verify
+    Attest(Attest),
+    /// What an auditor makes a challenge of, once for each TPM
+    AttestationKey(FromToken),
+    /// Have a token answer an auditor's challenge
+    Answer(AnswerChallenge),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Attest {
+    /// Whose key, as in `casemate identity list`
+    pub(crate) role: KeyRole,
+    /// The auditor's nonce; without it no auditor takes the statement
+    #[arg(long, value_name = "HEX", default_value = "", hide_default_value = true)]
+    pub(crate) nonce: Nonce,
+    /// Write it to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// An auditor's nonce, written as hexadecimal digits.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Nonce(pub(crate) Vec<u8>);
+
+impl FromStr for Nonce {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = hex::decode(text).map_err(|error| format!("the nonce is no row of hexadecimal digits: {error}"))?;
+        if bytes.len() > NONCE_LIMIT {
+            return Err(format!("the nonce has {} bytes; at most {NONCE_LIMIT} are taken", bytes.len()));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FromToken {
+    /// The token's name, as in `casemate hsm list`
+    #[arg(long, default_value = "tpm", value_name = "NAME")]
+    pub(crate) token: String,
+    /// Write it to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnswerChallenge {
+    /// The challenge that `casemate-verify challenge` wrote
+    #[arg(value_name = "CHALLENGE.json")]
+    pub(crate) challenge: PathBuf,
+    #[command(flatten)]
+    pub(crate) from: FromToken,
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,6 +242,10 @@ mod tests {
             "selftest run",
             "selftest status",
             "hsm list",
+            "hsm attest CAPF",
+            "hsm attest ITLRecovery --nonce 00ff --output statement.json",
+            "hsm attestation-key --token tpm --output key.json",
+            "hsm answer challenge.json --output answer.json",
             "audit tail",
             "audit tail -n 5 --follow",
             "identity list",
@@ -197,6 +255,16 @@ mod tests {
             assert!(!parse(&format!("casemate {line}")).unwrap().json);
             assert!(parse(&format!("casemate {line} --json")).unwrap().json);
         }
+    }
+
+    #[test]
+    fn a_nonce_is_hexadecimal_and_no_longer_than_a_tpm_takes() {
+        assert_eq!("00ff".parse(), Ok(Nonce(vec![0, 255])));
+        assert_eq!("ab".repeat(64).parse(), Ok(Nonce(vec![0xab; 64])));
+        for wrong in ["0", "xx", &"ab".repeat(65)] {
+            assert!(wrong.parse::<Nonce>().is_err(), "{wrong}");
+        }
+        assert!(parse("casemate hsm attest capf").unwrap_err().to_string().contains("CallManager-ECDSA"));
     }
 
     #[test]

@@ -82,6 +82,18 @@ pub enum ConsoleError {
     /// The self-test can be run by root only.
     #[error("the power-on self-test must run as root: sudo casemate selftest run")]
     NotRoot,
+    /// A token has nothing to say to an auditor. It is shown before, as the result that it is.
+    #[error("unproven: {0}")]
+    Unproven(String),
+    /// A file that was named could not be written.
+    #[error("cannot write {path}: {source}")]
+    NotWritten {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A program could not be run.
     #[error("cannot run {program}: {source}")]
     Program {

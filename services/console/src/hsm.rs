@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, time::Duration};
 
 use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, LoginState, SignatureRate, TokenInfo};
 use casemate_keyring::{BrokerState, FRAMING, KeyRecord, Request, Response, Status, TokenStatus};
@@ -101,20 +101,27 @@ fn view(status: &Status) -> View<'_> {
     }
 }
 
-/// What the key broker says. Asked without its client, which wants a passed self-test: the operator wants the status when
-/// that failed, too.
+/// What the key broker says.
 pub(crate) fn status(node: &Node) -> Result<Status, ConsoleError> {
+    match ask(node, &Request::Status, node.timeout())? {
+        Response::Status(status) => Ok(status),
+        _ => Err(ConsoleError::WrongAnswer("casemate-keyd")),
+    }
+}
+
+/// The key broker's answer. Asked without its client, which wants a passed self-test: the operator wants the status when that
+/// failed, too.
+pub(crate) fn ask(node: &Node, request: &Request, limit: Duration) -> Result<Response, ConsoleError> {
     let server = node.config.server("keyd")?;
     let path = server.path().to_owned();
     let connect = |source: io::Error| ConsoleError::NoBroker { path: path.clone(), source };
     let mut socket = server.connect().map_err(connect)?;
-    socket.set_read_timeout(Some(node.timeout())).map_err(connect)?;
-    socket.set_write_timeout(Some(node.timeout())).map_err(connect)?;
-    let answer = FRAMING.write(&mut socket, &Request::Status).and_then(|()| FRAMING.read(&mut socket));
+    socket.set_read_timeout(Some(limit)).map_err(connect)?;
+    socket.set_write_timeout(Some(limit)).map_err(connect)?;
+    let answer = FRAMING.write(&mut socket, request).and_then(|()| FRAMING.read(&mut socket));
     match answer {
-        Ok(Some(Response::Status(status))) => Ok(status),
         Ok(Some(Response::Refused(refusal))) => Err(ConsoleError::Refused(refusal.to_string())),
-        Ok(Some(_)) => Err(ConsoleError::WrongAnswer("casemate-keyd")),
+        Ok(Some(response)) => Ok(response),
         Ok(None) => Err(ConsoleError::BrokerSilent { path, source: None }),
         Err(source) => Err(ConsoleError::BrokerSilent { path, source: Some(source) }),
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod attest;
 mod audit;
 mod error;
 mod hsm;
@@ -59,6 +60,9 @@ fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
         Command::Selftest(SelftestCommand::Run) => selftest::run(&node, json, out),
         Command::Selftest(SelftestCommand::Status) => selftest::status(&node, json, out),
         Command::Hsm(HsmCommand::List) => hsm::list(&node, json, out),
+        Command::Hsm(HsmCommand::Attest(asked)) => attest::attest(&node, asked, json, out),
+        Command::Hsm(HsmCommand::AttestationKey(asked)) => attest::attestation_key(&node, asked, json, out),
+        Command::Hsm(HsmCommand::Answer(asked)) => attest::answer(&node, asked, json, out),
         Command::Audit(AuditCommand::Tail(tail)) => audit::tail(&node, tail, json, out),
         Command::Identity(IdentityCommand::List) => identity::list(&node, json, out),
     }
