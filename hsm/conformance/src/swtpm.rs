@@ -40,6 +40,46 @@ impl Swtpm {
         Err(io::Error::other(format!("swtpm does not serve; see {}", swtpm_log(state).display())))
     }
 
+    /// Has a maker in the folder `maker` certify the endorsement key of a TPM that was never started, whose state is in the folder
+    /// `state`, as a factory does. Gives the path of the maker's own certificate (PEM).
+    ///
+    /// # Errors
+    /// swtpm_setup (package swtpm-tools) is not installed or does not do it.
+    pub fn certify(state: &Path, maker: &Path) -> io::Result<PathBuf> {
+        fs::create_dir_all(state)?;
+        fs::create_dir_all(maker)?;
+        let file = |name: &str| maker.join(name).display().to_string();
+        let certificate = maker.join("cert.pem");
+        fs::write(
+            file("maker.conf"),
+            format!(
+                "statedir = {}\nsigningkey = {}\nissuercert = {}\ncertserial = {}\n",
+                maker.display(),
+                file("key.pem"),
+                certificate.display(),
+                file("serial")
+            ),
+        )?;
+        fs::write(file("options"), "--platform-manufacturer Lab\n--platform-version 1\n--platform-model Lab\n")?;
+        fs::write(
+            file("setup.conf"),
+            format!(
+                "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\n",
+                file("maker.conf"),
+                file("options")
+            ),
+        )?;
+        let output = Command::new("swtpm_setup")
+            .args(["--tpm2", "--create-ek-cert", "--config", &file("setup.conf"), "--tpmstate"])
+            .arg(state)
+            .output()
+            .map_err(|error| io::Error::other(format!("swtpm_setup, of the package swtpm-tools: {error}")))?;
+        if output.status.success() {
+            return Ok(certificate);
+        }
+        Err(io::Error::other(format!("swtpm_setup: {}", String::from_utf8_lossy(&output.stdout))))
+    }
+
     /// Where it takes commands, a TCP port of 127.0.0.1; the next one is its control channel.
     #[must_use]
     pub const fn port(&self) -> u16 {

@@ -71,6 +71,11 @@ pub(crate) fn activate(tpm: &mut Connection, challenge: &Challenge) -> Result<Ze
             let detail = "the challenge is for another TPM".to_owned();
             Err(HsmError::Device { token, operation: "TPM2_ActivateCredential".to_owned(), detail })
         }
+        // TPM_RC_INTEGRITY: it is for the endorsement key of this TPM, and not for the name of its attestation key.
+        Err(HsmError::Device { token, operation, detail }) if detail.contains("Integrity") => {
+            let detail = format!("the challenge is for another attestation key: {detail}");
+            Err(HsmError::Device { token, operation, detail })
+        }
         other => other,
     }
 }

@@ -115,6 +115,12 @@ impl Layout {
         self.root.join("etc/pin")
     }
 
+    /// Where the maker of the lab's TPM lives, whose certificate is `cert.pem`. No real TPM's maker is so near.
+    #[must_use]
+    pub fn tpm_maker(&self) -> PathBuf {
+        self.root.join("swtpm-maker")
+    }
+
     /// Makes the folders anew. What an earlier lab left is removed: a lab is for trying, its token holds nothing of worth.
     ///
     /// # Errors

@@ -179,6 +179,10 @@ impl Hardware {
 pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError> {
     let path = layout.root.join("etc/role-tokens.toml");
     fs::write(&path, tokens.role_tokens()?).map_err(LabError::file(path))?;
+    if tokens.has_tpm() {
+        let maker = layout.tpm_maker();
+        Swtpm::certify(&layout.root.join("swtpm"), &maker).map_err(LabError::file(maker))?;
+    }
     let needs_tpm = tokens.has_tpm() || tokens == Tokens::Tpm2Pkcs11;
     let tpm = needs_tpm.then(|| start(&layout.root.join("swtpm"))).transpose()?;
     if tokens.has_tpm() {
