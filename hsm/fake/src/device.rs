@@ -35,6 +35,32 @@ pub struct Latency {
     pub generate: Duration,
 }
 
+/// How long the signatures of a kind of token take, one after the other and from the beginning again: the same each time, for nothing
+/// here happens by chance.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LatencyProfile(&'static [u64]);
+
+impl LatencyProfile {
+    /// A discrete TPM: median 200 ms, and one in twenty takes 600 ms or more.
+    pub const TPM: Self = Self(&[
+        190, 210, 180, 200, 240, 195, 205, 185, 420, 200, 198, 600, 202, 188, 260, 192, 310, 199, 640, 201,
+    ]);
+
+    /// A token behind a network: median 8 ms, and now and then a packet is sent again.
+    pub const NETWORK: Self = Self(&[7, 8, 9, 7, 8, 12, 8, 7, 10, 8, 7, 8, 60, 9, 8, 7, 8, 11, 250, 8]);
+
+    /// The latencies, in the order in which they come.
+    pub fn latencies(self) -> impl ExactSizeIterator<Item = Duration> {
+        self.0.iter().copied().map(Duration::from_millis)
+    }
+
+    /// The latency of signature number `signature`.
+    pub(crate) fn of(self, signature: u64) -> Duration {
+        let turn = usize::try_from(signature).unwrap_or_default() % self.0.len();
+        self.latencies().nth(turn).unwrap_or_default()
+    }
+}
+
 /// The device: its keys and its faults. Cheap to clone; all clones are the same device.
 #[derive(Clone)]
 pub struct FakeToken {
@@ -84,6 +110,14 @@ pub(crate) struct Faults {
     pub(crate) pin: Option<PinFault>,
     pub(crate) unmeasurable: bool,
     pub(crate) latency: Latency,
+    pub(crate) profile: Option<LatencyProfile>,
+}
+
+impl Faults {
+    /// How long the signature takes that comes after `made` others.
+    pub(crate) fn sign_latency(&self, made: u64) -> Duration {
+        self.profile.map_or(self.latency.sign, |profile| profile.of(made))
+    }
 }
 
 impl FakeToken {
@@ -150,7 +184,14 @@ impl FakeToken {
 
     /// How long calls take from now on.
     pub fn set_latency(&self, latency: Latency) {
-        self.inner.state().faults.latency = latency;
+        let mut state = self.inner.state();
+        state.faults.latency = latency;
+        state.faults.profile = None;
+    }
+
+    /// Signatures take as long as those of such a token from now on.
+    pub fn set_profile(&self, profile: LatencyProfile) {
+        self.inner.state().faults.profile = Some(profile);
     }
 
     /// Takes away the other half of a pair; true if there was a pair.
@@ -230,5 +271,23 @@ impl State {
     pub(crate) fn pull(&mut self) {
         self.faults.absent = true;
         self.connection += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profiles_are_what_they_say() {
+        let nearest_rank = |profile: LatencyProfile, per_cent: usize| {
+            let mut all: Vec<_> = profile.latencies().map(|latency| latency.as_millis()).collect();
+            all.sort_unstable();
+            all[(all.len() * per_cent).div_ceil(100) - 1]
+        };
+        let [tpm, network] = [LatencyProfile::TPM, LatencyProfile::NETWORK];
+        assert_eq!((nearest_rank(tpm, 50), nearest_rank(tpm, 95)), (200, 600));
+        assert_eq!((nearest_rank(network, 50), nearest_rank(network, 95)), (8, 60));
+        assert_eq!((tpm.of(0), tpm.of(20), tpm.of(21)), (tpm.of(40), tpm.of(0), Duration::from_millis(210)));
     }
 }

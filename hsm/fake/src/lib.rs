@@ -10,5 +10,5 @@ mod gate;
 mod signer;
 mod store;
 
-pub use device::{FakeToken, Half, Latency, PinFault};
+pub use device::{FakeToken, Half, Latency, LatencyProfile, PinFault};
 pub use store::{FakeSettings, FakeStore};

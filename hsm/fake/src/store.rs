@@ -21,6 +21,9 @@ use crate::{
 /// What the pairwise test signs.
 const PAIRWISE: &[u8] = b"pairwise consistency test";
 
+/// Signatures of a measurement: a whole turn of a profile.
+const MEASURED: u64 = 20;
+
 /// The limits of a store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[allow(missing_docs)] // as in the PKCS#11 store's settings
@@ -338,7 +341,7 @@ impl KeyStore for FakeStore {
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
         self.call(
             self.settings.call_timeout,
-            |state| state.faults.latency.sign,
+            |state| state.faults.sign_latency(state.signatures),
             |state| {
                 let missing = || HsmError::KeyMissing { key: id.to_string(), token: self.token.serial.clone() };
                 let object = self.object(state, id)?.ok_or_else(missing)?;
@@ -364,8 +367,9 @@ impl KeyStore for FakeStore {
                         detail: "C_GenerateKeyPair: TemplateInconsistent".to_owned(),
                     });
                 }
-                let micros = u64::try_from(state.faults.latency.sign.as_micros()).unwrap_or(u64::MAX);
-                Ok(SignatureRate { signatures: 1, micros: micros.max(1) })
+                let latency = |number| u64::try_from(state.faults.sign_latency(number).as_micros()).unwrap_or(u64::MAX);
+                let micros = (0..MEASURED).map(latency).fold(0, u64::saturating_add);
+                Ok(SignatureRate { signatures: MEASURED, micros: micros.max(1) })
             },
         )
     }

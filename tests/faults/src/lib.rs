@@ -1,6 +1,8 @@
-//! What the fault tests share: phones that misbehave at the door of a lab, and a hand at its token.
+//! What the fault tests share: phones that misbehave at the door of a lab, a hand at its token, and a module that
+//! breaks on demand between keyd and the token.
 #![forbid(unsafe_code)]
 
+mod faulty;
 mod token;
 
 use std::{fs, sync::Arc, time::Duration};
@@ -13,6 +15,7 @@ use casemate_phone::{
     tls::Endpoint,
     trust::TrustList,
 };
+pub use faulty::{At, Faulty};
 pub use token::Token;
 
 /// A phone with a P-256 key made beforehand, that knows the lab's trust list.

@@ -276,7 +276,25 @@ impl Lab {
     /// # Errors
     /// The token cannot be read.
     pub fn token_objects(&self) -> Result<(usize, usize), LabError> {
-        token::count_objects(&self.layout)
+        token::count_objects(&self.layout, &self.module())
+    }
+
+    /// The PKCS#11 module of the lab's tokens.
+    #[must_use]
+    pub fn module(&self) -> PathBuf {
+        self.settings.tokens.module()
+    }
+
+    /// Has the lab's TPM stand still in the middle of whatever it does, or go on.
+    ///
+    /// # Errors
+    /// It has none, or none that runs.
+    pub fn hold_tpm(&self, still: bool) -> Result<(), LabError> {
+        let signal = if still { Signal::SIGSTOP } else { Signal::SIGCONT };
+        self.hardware.tpm(|tpm| {
+            let pid = tpm.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(std::io::ErrorKind::NotFound)?;
+            kill(Pid::from_raw(pid), signal).map_err(Into::into)
+        })
     }
 
     /// Pulls the plug of the lab's TPM.

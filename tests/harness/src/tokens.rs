@@ -103,7 +103,7 @@ impl Tokens {
     }
 
     /// The PKCS#11 module.
-    fn module(self) -> PathBuf {
+    pub(crate) fn module(self) -> PathBuf {
         match self {
             Self::Kryoptic => program::target_folder().join("kryoptic/release/libkryoptic_pkcs11.so"),
             Self::Tpm2Pkcs11 => TPM2_PKCS11.into(),

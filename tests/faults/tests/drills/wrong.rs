@@ -1,0 +1,42 @@
+//! A token that gives a wrong answer is not used any more, until somebody starts keyd again and it is well.
+
+use casemate_harness::Tokens;
+use casemate_phone::PhoneError;
+
+use crate::stage::{SOON, count, state, with_faulty};
+
+fn one_wrong_bit(name: &str, tokens: Tokens) {
+    with_faulty(name, tokens, |stage, faulty| {
+        let phone = stage.phone();
+        faulty.lie(true).unwrap();
+        let refused = phone.enrol();
+        assert!(matches!(refused, Err(PhoneError::Connection { service: "CAPF", .. })), "{refused:?}");
+        let wrong = stage.lab.wait_for_events("TokenWrongAnswer", 1).unwrap();
+        println!("{name}: {}; {}", wrong[0], state(stage.lab));
+        faulty.lie(false).unwrap();
+        assert!(phone.enrol().is_err(), "for ever");
+        assert!(state(stage.lab).contains("wrong answer"), "{}", state(stage.lab));
+        assert_eq!((count(stage.lab, "TokenWrongAnswer"), count(stage.lab, "TokenAbsent")), (1, 0));
+        stage.only_keyd_restarted(0);
+        // Started again while the token still lies, it does not serve.
+        faulty.lie(true).unwrap();
+        stage.lab.stop_daemon("keyd").unwrap();
+        assert!(stage.lab.start_daemon("keyd").is_err());
+        assert!(stage.lab.casemate(&["hsm", "list"]).is_err());
+        stage.lab.stop_daemon("keyd").unwrap();
+        faulty.lie(false).unwrap();
+        stage.lab.start_daemon("keyd").unwrap();
+        stage.serves_again(&phone, SOON);
+        stage.nothing_was_lost();
+    });
+}
+
+#[test]
+fn softhsm_gives_one_wrong_bit() {
+    one_wrong_bit("drill-wrong-softhsm", Tokens::SoftHsm);
+}
+
+#[test]
+fn kryoptic_gives_one_wrong_bit() {
+    one_wrong_bit("drill-wrong-kryoptic", Tokens::Kryoptic);
+}
