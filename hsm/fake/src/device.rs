@@ -42,9 +42,8 @@ pub struct LatencyProfile(&'static [u64]);
 
 impl LatencyProfile {
     /// A discrete TPM: median 200 ms, and one in twenty takes 600 ms or more.
-    pub const TPM: Self = Self(&[
-        190, 210, 180, 200, 240, 195, 205, 185, 420, 200, 198, 600, 202, 188, 260, 192, 310, 199, 640, 201,
-    ]);
+    pub const TPM: Self =
+        Self(&[190, 210, 180, 200, 240, 195, 205, 185, 420, 200, 198, 600, 202, 188, 260, 192, 310, 199, 640, 201]);
 
     /// A token behind a network: median 8 ms, and now and then a packet is sent again.
     pub const NETWORK: Self = Self(&[7, 8, 9, 7, 8, 12, 8, 7, 10, 8, 7, 8, 60, 9, 8, 7, 8, 11, 250, 8]);

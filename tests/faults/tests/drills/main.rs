@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod crash;
-
+mod full;
+mod latency;
 mod limits;
-
+mod load;
+mod pin;
 mod removal;
 mod shared;
 mod stage;

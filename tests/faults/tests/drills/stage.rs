@@ -35,16 +35,32 @@ pub(crate) struct Stage<'a> {
 pub(crate) fn with_faulty(name: &str, tokens: Tokens, drill: impl FnOnce(&Stage<'_>, &Faulty<'_>)) {
     let lab = prepared(name, tokens);
     let faulty = Faulty::before_the_token_of(&lab).unwrap();
+    start(&lab);
+    drill(&Stage::of(&lab, name), &faulty);
+}
+
+/// A lab of which nothing runs yet. Its roles state no load, for what else runs on this machine meanwhile makes every token slow.
+pub(crate) fn prepared(name: &str, tokens: Tokens) -> Lab {
+    let lab = prepared_with_loads(name, tokens);
+    let text = fs::read_to_string(lab.role_tokens()).unwrap();
+    let (head, loads) = text.split_once("[signatures-per-second]\n").unwrap();
+    let line = |line: &str| line.split_once(" = ").map_or(line.to_owned(), |(role, _)| format!("{role} = 1"));
+    let loads: Vec<_> = loads.lines().map(line).collect();
+    fs::write(lab.role_tokens(), format!("{head}[signatures-per-second]\n{}\n", loads.join("\n"))).unwrap();
+    lab
+}
+
+/// The same with the loads that are shipped.
+pub(crate) fn prepared_with_loads(name: &str, tokens: Tokens) -> Lab {
+    Lab::prepare(LabSettings { tokens, ..LabSettings::for_test(name) }).unwrap()
+}
+
+/// Starts the daemons and provisions.
+pub(crate) fn start(lab: &Lab) {
     lab.postd(&[]).unwrap();
     lab.start_daemons().unwrap();
     lab.casemate(&["provision"]).unwrap();
     lab.wait_for_trust_list().unwrap();
-    drill(&Stage::of(&lab, name), &faulty);
-}
-
-/// A lab of which nothing runs yet.
-pub(crate) fn prepared(name: &str, tokens: Tokens) -> Lab {
-    Lab::prepare(LabSettings { tokens, ..LabSettings::for_test(name) }).unwrap()
 }
 
 /// Keys that an outside program counts: private and public halves on a PKCS#11 token, and both files of a TPM's.

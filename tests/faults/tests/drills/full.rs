@@ -1,0 +1,86 @@
+//! No room: the disk under a token is full. It is a real one, of a few megabytes of memory, so this needs root.
+
+use std::{fs, io::Write, path::Path, process::Command};
+
+use casemate_harness::{Lab, Tokens};
+
+use crate::stage::{AT_LAST, SOON, Stage, count, prepared};
+
+/// A small file system over the token's folder, gone when dropped.
+struct Small<'a>(&'a Lab);
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: this drill needs root");
+}
+
+impl<'a> Small<'a> {
+    fn over_the_token_of(lab: &'a Lab) -> Self {
+        let (token, copy) = (lab.layout.token(), lab.layout.root.join("copy"));
+        let (token, copy) = (token.display().to_string(), copy.display().to_string());
+        run("cp", &["-a", &token, &copy]);
+        let owner = format!("size=2m,mode=700,uid={},gid={}", lab.layout.owner.uid("keyd"), lab.layout.owner.gid());
+        run("mount", &["-t", "tmpfs", "-o", &owner, "casemate-drill", &token]);
+        let small = Self(lab);
+        run("cp", &["-a", &format!("{copy}/."), &token]);
+        small
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.0.layout.root.join("token/filler")
+    }
+
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.filler()).unwrap();
+        while filler.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+        assert!(fs::write(self.0.layout.root.join("token/more"), [1; 8192]).is_err(), "there is room");
+        fs::remove_file(self.0.layout.root.join("token/more")).unwrap();
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let token: &Path = &self.0.layout.token();
+        let _ = Command::new("umount").arg("-l").arg(token).status();
+    }
+}
+
+/// Full before the first key, and again when all are there.
+fn full(name: &str, tokens: Tokens) {
+    let lab = prepared(name, tokens);
+    let small = Small::over_the_token_of(&lab);
+    lab.postd(&[]).unwrap();
+    lab.start_daemons().unwrap();
+    small.fill();
+    let refused = lab.casemate(&["provision"]).unwrap_err().to_string();
+    println!("{name}: the operator reads: {refused}");
+    assert!(count(&lab, "ProvisionFailed") == 1 && count(&lab, "KeyGenerated") == 0, "{refused}");
+    small.make_room();
+    lab.wait_for("provisioning", SOON, || lab.casemate(&["provision"]).is_ok()).unwrap();
+    lab.wait_for_trust_list().unwrap();
+    assert_eq!(lab.starts("keyd"), 1);
+    let stage = Stage::of(&lab, name);
+    let halves = count(&lab, "KeyHalfRemoved");
+    println!("{name}: {halves} halves removed");
+    small.fill();
+    // What signs needs no room.
+    stage.enrols().unwrap();
+    small.make_room();
+    stage.serves_again(&stage.phone(), AT_LAST);
+    stage.only_keyd_restarted(0);
+    stage.nothing_was_lost();
+}
+
+#[test]
+fn the_disk_under_softhsm_is_full() {
+    full("drill-full-softhsm", Tokens::SoftHsm);
+}
+
+#[test]
+fn the_disk_under_kryoptic_is_full() {
+    full("drill-full-kryoptic", Tokens::Kryoptic);
+}
