@@ -6,6 +6,9 @@ use casemate_harness::{Lab, Tokens};
 
 use crate::stage::{AT_LAST, SOON, Stage, count, prepared};
 
+/// What a file takes at least.
+const PAGE: usize = 4096;
+
 /// A small file system over the token's folder, gone when dropped.
 struct Small<'a>(&'a Lab);
 
@@ -30,11 +33,13 @@ impl<'a> Small<'a> {
         self.0.layout.root.join("token/filler")
     }
 
-    fn fill(&self) {
+    /// Fills all but this many pages.
+    fn fill(&self, pages: usize) {
+        let free = self.0.layout.root.join("token/free");
+        fs::write(&free, vec![1; pages * PAGE]).unwrap();
         let mut filler = fs::File::create(self.filler()).unwrap();
-        while filler.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
-        assert!(fs::write(self.0.layout.root.join("token/more"), [1; 8192]).is_err(), "there is room");
-        fs::remove_file(self.0.layout.root.join("token/more")).unwrap();
+        while filler.write(&[1; PAGE]).is_ok_and(|written| written > 0) {}
+        fs::remove_file(free).unwrap();
     }
 
     fn make_room(&self) {
@@ -55,18 +60,20 @@ fn full(name: &str, tokens: Tokens) {
     let small = Small::over_the_token_of(&lab);
     lab.postd(&[]).unwrap();
     lab.start_daemons().unwrap();
-    small.fill();
-    let refused = lab.casemate(&["provision"]).unwrap_err().to_string();
-    println!("{name}: the operator reads: {refused}");
-    assert!(count(&lab, "ProvisionFailed") == 1 && count(&lab, "KeyGenerated") == 0, "{refused}");
-    small.make_room();
+    // Room for nothing, then for a part of a key, then for some keys.
+    for (failed, pages) in (1..).zip([0, 1, 2, 3, 5, 8, 13]) {
+        small.fill(pages);
+        let refused = lab.casemate(&["provision"]).unwrap_err().to_string();
+        println!("{name}: with {pages} pages the operator reads: {}", refused.lines().last().unwrap());
+        assert_eq!(count(&lab, "ProvisionFailed"), failed, "{refused}");
+        small.make_room();
+    }
     lab.wait_for("provisioning", SOON, || lab.casemate(&["provision"]).is_ok()).unwrap();
     lab.wait_for_trust_list().unwrap();
     assert_eq!(lab.starts("keyd"), 1);
     let stage = Stage::of(&lab, name);
-    let halves = count(&lab, "KeyHalfRemoved");
-    println!("{name}: {halves} halves removed");
-    small.fill();
+    println!("{name}: {} halves removed, {} adopted", count(&lab, "KeyHalfRemoved"), count(&lab, "KeyAdopted"));
+    small.fill(0);
     // What signs needs no room.
     stage.enrols().unwrap();
     small.make_room();

@@ -1,15 +1,49 @@
 //! A locked PIN. That a wrong one is tried once is in `token.rs` beside this program, and for a TPM in the end to end tests.
 
-use std::{fs, path::PathBuf, thread};
+use std::{fs, thread};
 
 use casemate_harness::{Lab, LabError, Tokens};
 
 use crate::stage::{SOON, Stage, count, prepared, start};
 
+const LABEL: &str = "casemate-lab";
+
 /// SoftHSM's flags of a token that is well, and `CKF_USER_PIN_LOCKED` beside them (PKCS#11 v2.40, table 9). SoftHSM locks no PIN by
 /// itself, but obeys the flag.
 const WELL: u64 = 0x0000_042d;
 const LOCKED: u64 = WELL | 0x0004_0000;
+
+/// The security officer's PIN, which the lab throws away where the token is not made anew here.
+const OFFICER: &str = "97531000";
+
+/// OpenSC's tool, under keyd's uid.
+fn tool(lab: &Lab, arguments: &[&str]) -> Result<String, LabError> {
+    let module = lab.module().display().to_string();
+    lab.beside_keyd("pkcs11-tool", &[&["--module", &module], arguments].concat())
+}
+
+/// Makes the token anew, by the commands of PKCS#11, with an officer whom this drill knows.
+fn make_anew(lab: &Lab) {
+    tool(lab, &["--init-token", "--slot-index", "0", "--label", LABEL, "--so-pin", OFFICER]).unwrap();
+    give_pin(lab);
+}
+
+/// The officer gives the user the PIN of keyd's file, which takes the lock away.
+fn give_pin(lab: &Lab) {
+    let pin = fs::read_to_string(lab.layout.pin()).unwrap();
+    let officer = ["--token-label", LABEL, "--login", "--login-type", "so", "--so-pin", OFFICER];
+    tool(lab, &[&officer[..], &["--init-pin", "--pin", pin.trim()]].concat()).unwrap();
+}
+
+/// Somebody else tries wrong PINs until the token takes none any more.
+fn lock(lab: &Lab) {
+    let wrong = ["--token-label", LABEL, "--login", "--pin", "00000000", "--list-objects"];
+    let is_locked = || match tool(lab, &wrong) {
+        Err(LabError::Failed { output, .. }) => output.contains("CKR_PIN_LOCKED"),
+        other => panic!("{other:?}"),
+    };
+    assert!((0..50).any(|_| is_locked()), "it locks no PIN");
+}
 
 fn set_flags(lab: &Lab, from: u64, to: u64) {
     let folders = fs::read_dir(lab.layout.token()).unwrap().map(|entry| entry.unwrap().path().join("token.object"));
@@ -22,8 +56,17 @@ fn set_flags(lab: &Lab, from: u64, to: u64) {
 }
 
 /// keyd starts on a token whose PIN is locked, says so once, tries no PIN, and serves when the security officer unlocked it.
-fn locked(name: &str, tokens: Tokens, lock: impl FnOnce(&Lab), unlock: impl FnOnce(&Lab)) {
+fn locked(name: &str, tokens: Tokens, lock: impl FnOnce(&Lab)) {
     let lab = prepared(name, tokens);
+    if tokens == Tokens::SoftHsm {
+        // SoftHSM makes a token anew in a slot that has one only for its officer.
+        fs::remove_dir_all(lab.layout.token()).unwrap();
+        fs::create_dir(lab.layout.token()).unwrap();
+        lab.layout.own(&lab.layout.token(), 0o700, Some(lab.layout.owner.uid("keyd"))).unwrap();
+    } else {
+        fs::remove_file(lab.layout.token().join("token.sql")).unwrap();
+    }
+    make_anew(&lab);
     start(&lab);
     let stage = Stage::of(&lab, name);
     lab.stop_daemon("keyd").unwrap();
@@ -34,8 +77,8 @@ fn locked(name: &str, tokens: Tokens, lock: impl FnOnce(&Lab), unlock: impl FnOn
         println!("{name}: {}", told[0]["MESSAGE"]);
         assert!(told[0]["MESSAGE"].as_str().unwrap().contains("locked"), "{told:?}");
         assert!(lab.casemate(&["hsm", "list"]).is_err(), "it listens");
-        assert!(stage.enrols().is_err());
-        unlock(&lab);
+        assert!(stage.phone().enrol().is_err());
+        give_pin(&lab);
         start.join().unwrap().unwrap();
     });
     stage.serves_again(&stage.phone(), SOON);
@@ -45,37 +88,10 @@ fn locked(name: &str, tokens: Tokens, lock: impl FnOnce(&Lab), unlock: impl FnOn
 
 #[test]
 fn the_pin_of_softhsm_is_locked() {
-    locked(
-        "drill-locked-softhsm",
-        Tokens::SoftHsm,
-        |lab| set_flags(lab, WELL, LOCKED),
-        |lab| set_flags(lab, LOCKED, WELL),
-    );
-}
-
-fn base(lab: &Lab) -> (PathBuf, PathBuf) {
-    (lab.layout.token().join("token.sql"), lab.layout.root.join("unlocked"))
-}
-
-/// Somebody else tries wrong PINs until kryoptic takes none any more.
-fn lock_kryoptic(lab: &Lab) {
-    let (base, unlocked) = base(lab);
-    fs::copy(base, unlocked).unwrap();
-    let module = lab.module().display().to_string();
-    let wrong =
-        ["--module", &module, "--token-label", "casemate-lab", "--login", "--pin", "00000000", "--list-objects"];
-    let is_locked = || match lab.beside_keyd("pkcs11-tool", &wrong) {
-        Err(LabError::Failed { output, .. }) => output.contains("CKR_PIN_LOCKED"),
-        other => panic!("{other:?}"),
-    };
-    assert!((0..50).any(|_| is_locked()), "kryoptic locks no PIN");
+    locked("drill-locked-softhsm", Tokens::SoftHsm, |lab| set_flags(lab, WELL, LOCKED));
 }
 
 #[test]
 fn the_pin_of_kryoptic_is_locked() {
-    locked("drill-locked-kryoptic", Tokens::Kryoptic, lock_kryoptic, |lab| {
-        // The security officer's work, done by the file: the lab throws the officer's PIN away.
-        let (base, unlocked) = base(lab);
-        fs::write(base, fs::read(unlocked).unwrap()).unwrap();
-    });
+    locked("drill-locked-kryoptic", Tokens::Kryoptic, lock);
 }
