@@ -34,6 +34,8 @@ pub struct Pkcs11Store {
     anchor: Mutex<Option<Anchor>>,
     /// A login has not come back yet. Until it does, no other is tried.
     logging_in: Arc<AtomicBool>,
+    /// The PIN was locked or about to be. Some modules, kryoptic among them, learn only when they are started that it no longer is.
+    locked: AtomicBool,
     connecting: Mutex<()>,
     /// Generation and removal one at a time: neither may see the other's half.
     changing: Mutex<()>,
@@ -76,6 +78,7 @@ impl Pkcs11Store {
             pool,
             anchor: Mutex::default(),
             logging_in: Arc::default(),
+            locked: AtomicBool::default(),
             connecting: Mutex::default(),
             changing: Mutex::default(),
             wrong: OnceLock::new(),
@@ -83,8 +86,8 @@ impl Pkcs11Store {
     }
 
     /// Finds the token, for the first time or after it was away, opens sessions and logs in with the PIN of the PIN file,
-    /// unless the login still holds. The module is initialised again only if the token is not found otherwise, no call is in it,
-    /// and this is its only store.
+    /// unless the login still holds. The module is initialised again only if the token is not found otherwise or was found with its
+    /// PIN locked, no call is in it, and this is its only store.
     ///
     /// # Errors
     /// What the token said ([`Pkcs11Error::Hsm`]; a refused PIN is final), the PIN file's errors, and those of the record of
@@ -104,13 +107,18 @@ impl Pkcs11Store {
         let pin = read_pin(&self.files.pin)?;
         let (settings, state) = (self.settings.clone(), self.files.state.clone());
         let logging_in = Arc::clone(&self.logging_in);
+        let anew = self.locked.swap(false, Ordering::AcqRel);
         // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
         let connected = self.pool.call(limit, move |worker| {
             logging_in.store(true, Ordering::Release);
-            let connected = connect(worker, &settings, &state, &pin, idle);
+            let connected = connect(worker, &settings, &state, &pin, Restart { idle, anew });
             logging_in.store(false, Ordering::Release);
             Ok(connected)
-        })??;
+        })?;
+        if let Err(Pkcs11Error::Hsm(HsmError::PinLocked { .. } | HsmError::PinLastTry { .. })) = &connected {
+            self.locked.store(true, Ordering::Release);
+        }
+        let connected = connected?;
         *lock(&self.anchor) = Some(Arc::new(Mutex::new(connected.anchor)));
         self.pool.aim(connected.target);
         Ok(())
@@ -173,19 +181,34 @@ impl Pkcs11Store {
     }
 }
 
-/// Finds the token and logs in. `idle`: this store is not in the module, so it may be started anew unless another one has it.
+/// When the module may be started anew, and when it has to be.
+struct Restart {
+    /// This store is not in it; another one may be.
+    idle: bool,
+    /// What it said last of the PIN may have changed since without its notice.
+    anew: bool,
+}
+
+/// Finds the token and logs in.
 fn connect(
     worker: &Worker,
     settings: &Pkcs11Settings,
     state: &Path,
     pin: &WrittenPin,
-    idle: bool,
+    Restart { idle, anew }: Restart,
 ) -> Result<Connection, Pkcs11Error> {
     let context = worker.context();
+    let may_restart = idle && settings.reinitialize;
+    let restart = || {
+        let failed = |error| crate::error::classify(&settings.token.to_string(), &error);
+        worker.restart_module().map_err(failed)
+    };
+    if anew && may_restart {
+        restart()?;
+    }
     let (target, described) = match token::find(context, &settings.token) {
-        Err(HsmError::TokenAbsent { .. }) if idle && settings.reinitialize => {
-            let failed = |error| crate::error::classify(&settings.token.to_string(), &error);
-            worker.restart_module().map_err(failed)?;
+        Err(HsmError::TokenAbsent { .. }) if may_restart => {
+            restart()?;
             token::find(context, &settings.token)?
         }
         found => found?,

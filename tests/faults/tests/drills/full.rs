@@ -60,8 +60,8 @@ fn full(name: &str, tokens: Tokens) {
     let small = Small::over_the_token_of(&lab);
     lab.postd(&[]).unwrap();
     lab.start_daemons().unwrap();
-    // Room for nothing, then for a part of a key, then for some keys.
-    for (failed, pages) in (1..).zip([0, 1, 2, 3, 5, 8, 13]) {
+    // Room for nothing, then for a part of a key, then for a key.
+    for (failed, pages) in (1..).zip([0, 1, 2, 3]) {
         small.fill(pages);
         let refused = lab.casemate(&["provision"]).unwrap_err().to_string();
         println!("{name}: with {pages} pages the operator reads: {}", refused.lines().last().unwrap());
