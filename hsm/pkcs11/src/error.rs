@@ -98,7 +98,9 @@ pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
     let Error::Pkcs11(value, function) = error else {
         return HsmError::Device { token, operation: "the PKCS#11 library".to_owned(), detail: error.to_string() };
     };
-    let operation = format!("C_{function}");
+    // The library writes `Function::Sign`.
+    let function = function.to_string();
+    let operation = format!("C_{}", function.strip_prefix("Function::").unwrap_or(&function));
     // The library's own sentences fill a paragraph each; the name of the return value says as much.
     let detail = format!("{value:?}");
     match value {
@@ -110,9 +112,11 @@ pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
         | RvError::SlotIdInvalid
         | RvError::UserNotLoggedIn
         | RvError::CryptokiNotInitialized => HsmError::TokenAbsent { token, detail: format!("{operation}: {detail}") },
-        RvError::DeviceMemory | RvError::SessionCount => {
-            HsmError::TokenFull { token, detail: format!("{operation}: {detail}") }
-        }
+        RvError::DeviceMemory => HsmError::TokenFull { token, detail: format!("{operation}: {detail}") },
+        RvError::SessionCount => HsmError::TokenFull {
+            token,
+            detail: format!("{operation}: {detail}; keyd takes one session more than `pkcs11.sessions`, so lower that"),
+        },
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid
         | RvError::CurveNotSupported
@@ -156,5 +160,10 @@ mod tests {
         assert!(matches!(told(RvError::PinLocked), HsmError::PinLocked { .. }));
         assert!(told(RvError::FipsSelfTestFailed).is_error_state());
         assert!(!told(RvError::GeneralError).is_absence());
+        assert!(
+            told(RvError::GeneralError).to_string().contains("C_Sign: GeneralError"),
+            "{}",
+            told(RvError::GeneralError)
+        );
     }
 }

@@ -121,7 +121,7 @@ fn during_a_generation(name: &str, tokens: Tokens) {
         assert!(count(&lab, "ProvisionFailed") > 0, "{refused}");
         faulty.put_back().unwrap();
         let begin = Instant::now();
-        lab.wait_for("provisioning", SOON, || lab.casemate(&["provision"]).is_ok()).unwrap();
+        lab.wait_for("provisioning", AT_LAST, || lab.casemate(&["provision"]).is_ok()).unwrap();
         println!("{name}: served again after {:.2} s", begin.elapsed().as_secs_f64());
         lab.wait_for_trust_list().unwrap();
         assert_eq!(lab.starts("keyd"), 1);
@@ -139,6 +139,51 @@ fn softhsm_goes_during_a_generation() {
 #[test]
 fn kryoptic_goes_during_a_generation() {
     during_a_generation("drill-generate-kryoptic", Tokens::Kryoptic);
+}
+
+/// The TPM stands still while the broker makes keys in it, and is gone then.
+#[test]
+fn a_tpm_goes_during_a_generation() {
+    let lab = prepared("drill-generate-tpm", Tokens::Tpm);
+    lab.postd(&[]).unwrap();
+    lab.start_daemons().unwrap();
+    thread::scope(|scope| {
+        let provision = scope.spawn(|| lab.casemate(&["provision"]));
+        lab.wait_for_events("KeyGenerated", 2).unwrap();
+        lab.hold_tpm(true).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        lab.pull_tpm().unwrap();
+        let refused = provision.join().unwrap().unwrap_err().to_string();
+        println!("the operator reads: {refused}");
+    });
+    lab.wait_for_events("TokenAbsent", 1).unwrap();
+    lab.put_tpm_back().unwrap();
+    let begin = Instant::now();
+    lab.wait_for("provisioning", AT_LAST, || lab.casemate(&["provision"]).is_ok()).unwrap();
+    println!("drill-generate-tpm: served again after {:.2} s", begin.elapsed().as_secs_f64());
+    lab.wait_for_trust_list().unwrap();
+    assert_eq!((lab.starts("keyd"), count(&lab, "ProvisionFailed") > 0), (1, true));
+    Stage::of(&lab, "drill-generate-tpm").nothing_was_lost();
+}
+
+/// The TPM stands still at the login, and is gone then.
+#[test]
+fn a_tpm_goes_during_the_login() {
+    let lab = prepared("drill-login-tpm", Tokens::Tpm);
+    start(&lab);
+    let stage = Stage::of(&lab, "drill-login-tpm");
+    lab.hold_tpm(true).unwrap();
+    lab.kill("keyd").unwrap();
+    lab.wait_for("another keyd", SOON, || lab.starts("keyd") == 2).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    lab.pull_tpm().unwrap();
+    lab.wait_for_events("TokenAbsent", 1).unwrap();
+    assert!(lab.casemate(&["hsm", "list"]).is_err(), "it listens before it tested the token");
+    lab.put_tpm_back().unwrap();
+    stage.serves_again(&stage.phone(), AT_LAST);
+    assert_eq!(count(&lab, "TokenRefused"), 0);
+    stage.only_keyd_restarted(1);
+    stage.nothing_was_lost();
 }
 
 /// Away for ten seconds, in which nothing waits and nothing is told twice; what would hold for ever holds then.
