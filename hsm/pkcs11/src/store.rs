@@ -8,8 +8,8 @@ use std::{
 };
 
 use casemate_hsm_api::{
-    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate,
-    SignatureScheme, StoredKey, TokenInfo,
+    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate, SignatureScheme,
+    StoredKey, TokenInfo,
 };
 use cryptoki::session::{Session, SessionState};
 

@@ -135,7 +135,10 @@ impl Broker {
                 state.signed += 1;
                 Response::Signature(state.keys.get(&role).unwrap().sign(&message))
             }
-            Request::Status => Response::Refused(Refusal::Failed("not in this test".into())),
+            Request::Status
+            | Request::Attest { .. }
+            | Request::AttestationKey { .. }
+            | Request::AnswerChallenge { .. } => Response::Refused(Refusal::Failed("not in this test".into())),
         }
     }
 }
