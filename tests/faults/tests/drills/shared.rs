@@ -69,11 +69,6 @@ fn kryoptic_is_used_by_two_processes() {
     two_processes("drill-two-kryoptic", Tokens::Kryoptic);
 }
 
-#[test]
-fn tpm2_pkcs11_is_used_by_two_processes() {
-    two_processes("drill-two-tpm2", Tokens::Tpm2Pkcs11);
-}
-
 /// A logout concerns the process that asks for it. If something in keyd's own does, keyd logs in again by itself.
 fn logged_out(name: &str, tokens: Tokens) {
     with_faulty(name, tokens, |stage, faulty| {

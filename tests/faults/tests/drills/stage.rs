@@ -99,7 +99,7 @@ pub(crate) fn count(lab: &Lab, event: &str) -> usize {
 }
 
 fn daemons(lab: &Lab) -> Vec<(&'static str, Option<i32>, u32)> {
-    DAEMONS.map(|(daemon, _)| (daemon, lab.pid(daemon).map(|pid| pid.as_raw()), lab.starts(daemon))).to_vec()
+    DAEMONS.map(|(daemon, _)| (daemon, lab.pid(daemon).map(i32::from), lab.starts(daemon))).to_vec()
 }
 
 impl<'a> Stage<'a> {
