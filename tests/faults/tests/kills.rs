@@ -64,7 +64,8 @@ fn kill(lab: &Lab, daemon: &str) {
 fn provision_under_kills(round: u32, moments: &mut Moments) -> u32 {
     let lab = Lab::prepare(LabSettings::for_test(&format!("kills-provision-{round}"))).unwrap();
     lab.postd(&[]).unwrap();
-    // On a busy machine daemons start slowly, and those that are killed faster than they start never get anywhere.
+    // On a busy machine daemons start slowly and measure their token for longer, and those that are killed faster than that never
+    // get anywhere: so the pauses grow.
     let starting = Instant::now();
     lab.start_daemons().unwrap();
     let pace = 250 + 3 * (starting.elapsed() / DAEMONS.len() as u32).as_millis() as u64;
@@ -74,7 +75,7 @@ fn provision_under_kills(round: u32, moments: &mut Moments) -> u32 {
         let killer = scope.spawn(|| {
             let mut kills = 0;
             while !done.load(Ordering::Acquire) {
-                thread::sleep(Duration::from_millis(50 + moments.below(pace)));
+                thread::sleep(Duration::from_millis(50 + moments.below(pace + 50 * u64::from(kills))));
                 kill(&lab, if kills % 2 == 0 { "keyd" } else { "certmgr" });
                 kills += 1;
             }
