@@ -1,7 +1,8 @@
 //! Keys that live in hardware, seen from the outside: what a key is for, how it is made, what it may do, and every way in
-//! which a token can fail; and the judgment of what it signed. Nothing here talks to a token; `hsm/pkcs11` and `hsm/fake` do.
+//! which a token can fail; and the judgment of what it signed. Nothing here talks to a token; the backends beside it do.
 #![forbid(unsafe_code)]
 
+mod der;
 mod error;
 mod key;
 mod rate;
@@ -10,6 +11,7 @@ mod scheme;
 mod store;
 mod verify;
 
+pub use der::ecdsa_der;
 pub use error::HsmError;
 pub use key::{Backup, KeyAlgorithm, KeyId, KeySpec, PublicKey};
 pub use rate::SignatureRate;

@@ -3,9 +3,9 @@ use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     signature::{ParsedPublicKey, RsaPublicKeyComponents},
 };
-use casemate_hsm_api::{KeyAlgorithm, PublicKey, SignatureScheme};
+use casemate_hsm_api::{KeyAlgorithm, PublicKey, SignatureScheme, verification};
 
-use crate::{AttestError, read::Reader, verify::verification};
+use crate::{AttestError, read::Reader};
 
 /// F4, which a TPM writes as zero (TPM 2.0 part 2, 12.2.3.5); no other exponent is made or taken.
 const EXPONENT: [u8; 3] = [1, 0, 1];

@@ -17,11 +17,9 @@ mod error;
 mod read;
 mod report;
 mod statement;
-mod verify;
 
 pub use area::PublicArea;
 pub use enrol::{Answer, AttestationKey, Challenge, Enrolled, Expected, challenge};
 pub use error::AttestError;
 pub use report::{Outcome, Report};
 pub use statement::{Proof, Statement};
-pub use verify::verifies;

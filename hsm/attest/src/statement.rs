@@ -1,7 +1,7 @@
 use casemate_hsm_api::{KeyAlgorithm, SignatureScheme};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttestError, AttestationKey, Enrolled, PublicArea, attest::Certify, verify::verifies};
+use crate::{AttestError, AttestationKey, Enrolled, PublicArea, attest::Certify};
 
 /// A TPM's word on one of its keys, as `casemate hsm attest` writes it. It proves something only to who has enrolled the
 /// attestation key ([`Enrolled`]) and gave the nonce.
@@ -48,7 +48,7 @@ impl Statement {
         if attester.key().algorithm != KeyAlgorithm::P256 {
             return Err(AttestError::Unsupported { what: "the attestation key" });
         }
-        if !verifies(attester.key(), scheme, &self.certify, &self.signature) {
+        if !attester.key().verifies(scheme, &self.certify, &self.signature) {
             return Err(AttestError::Signature);
         }
         let said = Certify::parse(&self.certify)?;

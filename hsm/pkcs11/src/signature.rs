@@ -1,5 +1,5 @@
 use aws_lc_rs::digest;
-use casemate_hsm_api::{Hash, KeyAlgorithm, Padding, SignatureScheme};
+use casemate_hsm_api::{Hash, KeyAlgorithm, Padding, SignatureScheme, ecdsa_der};
 use cryptoki::mechanism::{
     Mechanism, MechanismType,
     rsa::{PkcsMgfType, PkcsPssParams},
@@ -68,23 +68,7 @@ pub(crate) fn outward(algorithm: KeyAlgorithm, raw: &[u8]) -> Option<Vec<u8>> {
         return Some(raw.to_vec());
     }
     let (r, s) = raw.split_at_checked(length / 2)?;
-    let numbers = [integer(r)?, integer(s)?].concat();
-    tagged(0x30, &numbers)
-}
-
-/// A DER `INTEGER` of an unsigned big-endian number (X.690, 8.3).
-fn integer(number: &[u8]) -> Option<Vec<u8>> {
-    let zeros = number.iter().take_while(|byte| **byte == 0).count().min(number.len().saturating_sub(1));
-    let digits = number.get(zeros..)?;
-    let sign: &[u8] = if digits.first()? & 0x80 == 0 { &[] } else { &[0] };
-    tagged(0x02, &[sign, digits].concat())
-}
-
-/// Tag, length and content (X.690, 8.1.3); content of at most 255 bytes, which the largest signature here stays below.
-fn tagged(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
-    let length = u8::try_from(content.len()).ok()?;
-    let header: &[u8] = if length < 0x80 { &[tag, length] } else { &[tag, 0x81, length] };
-    Some([header, content].concat())
+    ecdsa_der(r, s)
 }
 
 #[cfg(test)]
@@ -92,36 +76,25 @@ mod tests {
     use aws_lc_rs::{
         rand::SystemRandom,
         signature::{
-            ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P521_SHA512_ASN1,
-            ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+            ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
         },
     };
 
     use super::*;
 
     #[test]
-    fn small_numbers_and_high_bits_are_encoded_by_the_rules() {
-        let mut raw = [0; 64];
-        raw[31] = 1;
-        raw[32] = 0x80;
-        let der = outward(KeyAlgorithm::P256, &raw).unwrap();
-        let expected = [&b"\x30\x26\x02\x01\x01\x02\x21\x00\x80"[..], &[0; 31]].concat();
-        assert_eq!(der, expected);
-        assert_eq!(integer(&[0, 0]).unwrap(), [2, 1, 0]);
-        assert!(outward(KeyAlgorithm::P256, &raw[1..]).is_none());
-        assert!(outward(KeyAlgorithm::Rsa2048, &raw).is_none());
+    fn a_signature_has_the_length_of_its_key() {
+        for (algorithm, length) in [(KeyAlgorithm::Rsa2048, 256), (KeyAlgorithm::P256, 64), (KeyAlgorithm::P521, 132)] {
+            assert!(outward(algorithm, &vec![1; length]).is_some());
+            assert!(outward(algorithm, &vec![1; length - 1]).is_none());
+            assert!(outward(algorithm, &vec![1; length + 1]).is_none());
+        }
     }
 
     #[test]
-    fn what_the_module_signs_raw_it_verifies_as_der() {
-        let rng = SystemRandom::new();
-        for _ in 0..64 {
-            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-            let der = outward(KeyAlgorithm::P256, pair.sign(&rng, b"m").unwrap().as_ref()).unwrap();
-            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref()).verify(b"m", &der).unwrap();
-            let pair = EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
-            let der = outward(KeyAlgorithm::P521, pair.sign(&rng, b"m").unwrap().as_ref()).unwrap();
-            UnparsedPublicKey::new(&ECDSA_P521_SHA512_ASN1, pair.public_key().as_ref()).verify(b"m", &der).unwrap();
-        }
+    fn two_halves_become_the_signature_that_the_module_verifies() {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let der = outward(KeyAlgorithm::P384, pair.sign(&SystemRandom::new(), b"m").unwrap().as_ref()).unwrap();
+        UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, pair.public_key().as_ref()).verify(b"m", &der).unwrap();
     }
 }

@@ -4,7 +4,7 @@ use casemate_hsm_api::{
     Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, Padding, PublicKey, SignatureRate, SignatureScheme,
     StoredKey,
 };
-use casemate_hsm_attest::{PublicArea, verifies};
+use casemate_hsm_attest::PublicArea;
 use tss_esapi::{
     constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
     handles::KeyHandle,
@@ -155,7 +155,7 @@ impl Keys<'_> {
         if scheme.padding() != Padding::RsaPss || self.tpm.pss.contains(&scheme.hash()) {
             return Ok(());
         }
-        if !verifies(public, scheme, message, signature) {
+        if !public.verifies(scheme, message, signature) {
             return Err(self.unsupported(format!("{scheme} and a salt of the hash's length")));
         }
         self.tpm.pss.push(scheme.hash());
@@ -293,7 +293,7 @@ impl Keys<'_> {
         let signed = self.sign_with(id, handle, spec.algorithm, scheme, PAIRWISE);
         self.tpm.unload(handle);
         let signature = signed.map_err(|failed| self.told(failed))?;
-        if verifies(&pair.key, scheme, PAIRWISE, &signature) {
+        if pair.key.verifies(scheme, PAIRWISE, &signature) {
             Ok(())
         } else {
             Err(self.wrong(id, "the pairwise consistency test"))

@@ -135,7 +135,7 @@ fn another_tpm_in_its_place_is_its_absence() {
 fn a_tpm_that_hangs_costs_no_caller_and_goes_on_when_it_answers() {
     let lab = Lab::new();
     let mut settings = lab.settings();
-    // Long enough for a login, whose PBKDF2 takes a quarter of a second twice.
+    // Long enough for a login on a busy machine: its PBKDF2 takes a quarter of a second twice.
     settings.call_timeout_ms = 3_000;
     let store = TpmStore::open(settings).unwrap();
     store.generate(ID, "k", SPEC).unwrap();

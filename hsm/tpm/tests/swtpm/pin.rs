@@ -99,7 +99,8 @@ fn the_pin_changes_and_the_keys_stay() {
     store.change_pin(Pin::new("864209".to_owned())).unwrap();
     store.sign(ID, SCHEME, b"m").unwrap();
     drop(store);
-    assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))));
+    let old = open(&lab).map(drop);
+    assert!(matches!(old, Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))), "{old:?}");
     lab.write_pin("864209");
     open(&lab).unwrap().sign(ID, SCHEME, b"m").unwrap();
 }
