@@ -1,6 +1,7 @@
 use std::{io, path::PathBuf};
 
 use casemate_hsm_api::HsmError;
+use casemate_hsm_pin::PinError;
 use cryptoki::error::{Error, RvError};
 
 /// Why a token could not be opened, beyond what the token itself says ([`HsmError`]).
@@ -32,40 +33,9 @@ pub enum Pkcs11Error {
     /// The threads for the sessions could not be started.
     #[error("the threads for the token's sessions could not be started")]
     Threads(#[source] io::Error),
-    /// The PIN file cannot be read.
-    #[error("PIN file {path} cannot be read")]
-    PinUnreadable {
-        /// The PIN file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The PIN file could be read or changed by somebody else; its PIN is not used.
-    #[error("PIN file {path} is not used: {detail}")]
-    PinFileUnsafe {
-        /// The PIN file.
-        path: PathBuf,
-        /// What is wrong with it, and what it has to be.
-        detail: String,
-    },
-    /// The record of refused PINs cannot be read or written; without it no PIN is tried.
-    #[error("the record of refused PINs {path} cannot be read or written, so no PIN is tried")]
-    RefusalRecord {
-        /// The record.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The record of refused PINs is not one; without it no PIN is tried.
-    #[error("the record of refused PINs {path} is damaged: {detail}; check the PIN, then remove the record")]
-    RefusalRecordDamaged {
-        /// The record.
-        path: PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
+    /// No PIN is tried: of its file, or of the record of refused ones.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// The token's own answer.
     #[error(transparent)]
     Hsm(#[from] HsmError),
@@ -86,9 +56,17 @@ impl Pkcs11Error {
         match self {
             Self::Hsm(error) => error,
             other => {
-                HsmError::Device { token: token.to_owned(), operation: "opening".to_owned(), detail: other.to_string() }
+                HsmError::Device { token: token.to_owned(), operation: "opening".to_owned(), detail: told(&other) }
             }
         }
+    }
+}
+
+/// The error and its source: the trait's errors have a text and no source.
+fn told(error: &Pkcs11Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 

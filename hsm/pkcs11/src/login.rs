@@ -1,4 +1,5 @@
 use casemate_hsm_api::HsmError;
+use casemate_hsm_pin::{Refusals, Verdict, WrittenPin};
 use cryptoki::{
     error::{Error, RvError},
     session::{Session, UserType},
@@ -6,12 +7,7 @@ use cryptoki::{
     types::AuthPin,
 };
 
-use crate::{
-    Pkcs11Error,
-    error::classify,
-    pin::WrittenPin,
-    refusal::{Refusals, Verdict},
-};
+use crate::{Pkcs11Error, error::classify};
 
 /// Logs in, once, if the PIN may be tried at all. The order is what protects the token: its own warnings and our memory of
 /// refused PINs, then the mark on disk, and only then `C_Login`. `again` describes the token anew after a failure;
@@ -38,9 +34,9 @@ pub(crate) fn login(
     }
     let mark = refusals.mark(pin, unresolved)?;
     let auth = AuthPin::new(pin.pin.expose().into());
-    let Err(error) = session.login(UserType::User, Some(&auth)) else { return mark.clear() };
+    let Err(error) = session.login(UserType::User, Some(&auth)) else { return Ok(mark.clear()?) };
     if matches!(error, Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) {
-        return mark.clear();
+        return Ok(mark.clear()?);
     }
     let told = classify(&token, &error);
     match told {

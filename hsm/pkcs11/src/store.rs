@@ -11,15 +11,13 @@ use casemate_hsm_api::{
     HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate, SignatureScheme,
     StoredKey, TokenInfo,
 };
+use casemate_hsm_pin::{Refusals, WrittenPin, read_pin};
 use cryptoki::session::{Session, SessionState};
 
 use crate::{
     Pkcs11Error, Pkcs11Files, Pkcs11Settings, RawRate, keys, login, module,
-    pin::{WrittenPin, read_pin},
     pool::{Pool, Target},
-    rate,
-    refusal::Refusals,
-    token,
+    rate, token,
     worker::Worker,
 };
 
@@ -215,7 +213,7 @@ fn connect(
     };
     let failed = |error| crate::error::classify(&target.serial, &error);
     let anchor = context.open_rw_session(target.slot).map_err(failed)?;
-    let refusals = Refusals::new(state, described.serial_number().trim());
+    let refusals = Refusals::of_token(state, described.serial_number().trim());
     let again = || token::present(context, &target);
     login::login(&anchor, &described, again, pin, &refusals, settings.unresolved_logins)?;
     Ok(Connection { target, anchor })

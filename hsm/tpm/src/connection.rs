@@ -5,6 +5,7 @@ use std::{
 };
 
 use casemate_hsm_api::{Hash, HsmError, KeyAlgorithm, KeyId, PublicKey};
+use casemate_hsm_pin::read_pin;
 use tss_esapi::{
     Context, Error, Result as Answer,
     attributes::SessionAttributesBuilder,
@@ -19,7 +20,7 @@ use crate::{
     TpmAddress, TpmError, TpmSettings, capability,
     error::{Remedy, classify, is_refusal, remedy},
     folder::Stamp,
-    pin::{self, read_pin},
+    pin,
     template::{NAME_HASH, storage_primary},
 };
 
@@ -112,7 +113,7 @@ impl Connection {
             flush_strangers(&mut context).map_err(failed("flushing what another process left"))?;
         }
         let owner = match &settings.owner_auth_file {
-            Some(path) => pin::auth(read_pin(path)?.expose().as_bytes()),
+            Some(path) => pin::auth(read_pin(path)?.pin.expose().as_bytes()),
             None => Auth::default(),
         };
         context.tr_set_auth(ObjectHandle::Owner, owner).map_err(failed("the owner's authorization"))?;

@@ -1,6 +1,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use casemate_hsm_api::{HsmError, KeyId};
+use casemate_hsm_pin::PinError;
 use tss_esapi::{
     Error,
     constants::response_code::{Tss2ResponseCode, Tss2ResponseCodeKind as Kind},
@@ -12,31 +13,9 @@ pub enum TpmError {
     /// The thread that talks to the TPM could not be started.
     #[error("the thread for the TPM could not be started")]
     Thread(#[source] io::Error),
-    /// The PIN file, or that of the owner's authorization, cannot be read.
-    #[error("PIN file {path} cannot be read")]
-    PinUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file could be read or changed by somebody else; its PIN is not used.
-    #[error("PIN file {path} is not used: {detail}")]
-    PinFileUnsafe {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and what it has to be.
-        detail: String,
-    },
-    /// The record of refused PINs cannot be read or written, or is none; without it no PIN is tried.
-    #[error("the record of refused PINs {path} cannot be used, so no PIN is tried: {detail}")]
-    RefusalRecord {
-        /// The record.
-        path: PathBuf,
-        /// What is wrong.
-        detail: String,
-    },
+    /// No PIN is tried: of its file, of that with the owner's authorization, or of the record of refused PINs.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// The folder holds no token. Only [`TpmStore::initialize`](crate::TpmStore::initialize) makes one.
     #[error("{folder} holds no token; check the setting, or initialise one there")]
     NotInitialized {

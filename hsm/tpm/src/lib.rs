@@ -37,7 +37,6 @@ mod keys;
 mod line;
 mod login;
 mod pin;
-mod refusal;
 mod settings;
 mod signature;
 mod store;

@@ -1,5 +1,6 @@
 use aws_lc_rs::rand;
 use casemate_hsm_api::{HsmError, Pin};
+use casemate_hsm_pin::{Refusals, Verdict, WrittenPin};
 use tss_esapi::{
     structures::{Private, Public, SensitiveData},
     traits::{Marshall, UnMarshall},
@@ -12,7 +13,6 @@ use crate::{
     error::{is_bad_blob, is_refusal},
     folder::{Folder, TokenRecord, damaged},
     pin::{auth, auth_value, without_trailing_zero},
-    refusal::{Refusals, Verdict},
     template,
 };
 
@@ -61,7 +61,7 @@ pub(crate) fn login(
     connection: &mut Connection,
     folder: &Folder,
     record: &TokenRecord,
-    pin: &Pin,
+    pin: &WrittenPin,
     settings: &TpmSettings,
 ) -> Result<(), TpmError> {
     if record.serial != connection.serial() {
@@ -73,19 +73,21 @@ pub(crate) fn login(
     if lockout.locked {
         return Err(HsmError::PinLocked { token }.into());
     }
-    let refusals = Refusals::new(&settings.state, &token);
-    let unresolved = match refusals.verdict(pin, settings.unresolved_logins)? {
+    let refusals = Refusals::of_tpm(&settings.state, &token);
+    // The TPM's counter tells nothing of our last login: others count there too, and a good login does not reset it.
+    let unresolved = match refusals.verdict(pin, false, settings.unresolved_logins)? {
         Verdict::Refused => return Err(HsmError::PinRefusedBefore { token }.into()),
+        Verdict::Unresolved(logins) => return Err(HsmError::PinUnresolved { token, logins }.into()),
         Verdict::Try(unresolved) => unresolved,
     };
     if lockout.counted.saturating_add(1) >= lockout.most {
         return Err(HsmError::PinLastTry { token }.into());
     }
     let mark = refusals.mark(pin, unresolved)?;
-    match unseal(connection, folder, record, pin) {
+    match unseal(connection, folder, record, &pin.pin) {
         Ok(content) => {
             connection.key_auth = Some(auth(content.value()));
-            mark.clear()
+            Ok(mark.clear()?)
         }
         Err(error) => {
             match &error {

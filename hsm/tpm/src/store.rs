@@ -11,6 +11,7 @@ use casemate_hsm_api::{
     StoredKey, TokenInfo,
 };
 use casemate_hsm_attest::{Answer, AttestationKey, Challenge, Statement};
+use casemate_hsm_pin::{WrittenPin, read_pin};
 use serde::Serialize;
 use tss_esapi::{
     attributes::ObjectAttributes,
@@ -25,9 +26,7 @@ use crate::{
     folder::{Folder, TokenRecord},
     keys::Keys,
     line::Line,
-    login,
-    pin::read_pin,
-    template,
+    login, template,
 };
 
 /// No wrapping key's file is longer.
@@ -66,7 +65,7 @@ impl TpmStore {
         let (theirs, label) = (settings.clone(), label.to_owned());
         let made = line.call(settings.generate_timeout(), move |_| {
             // Nested: the outer result is the TPM's silence, the inner one everything else.
-            Ok(Connection::open(&theirs).and_then(|mut tpm| login::make_token(&mut tpm, &label, &pin)))
+            Ok(Connection::open(&theirs).and_then(|mut tpm| login::make_token(&mut tpm, &label, &pin.pin)))
         })??;
         folder.create_token(&made)
     }
@@ -212,7 +211,7 @@ impl TpmStore {
     }
 }
 
-fn connect(desk: &mut Desk, settings: &TpmSettings, shared: &Shared, pin: &Pin) -> Result<(), TpmError> {
+fn connect(desk: &mut Desk, settings: &TpmSettings, shared: &Shared, pin: &WrittenPin) -> Result<(), TpmError> {
     // The old one first: an swtpm serves one connection at a time.
     desk.connection = None;
     let mut connection = Connection::open(settings)?;

@@ -39,6 +39,10 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
 fn name(error: &(dyn Error + 'static)) -> String {
     let hsm =
         error.downcast_ref::<HsmError>().or_else(|| error.downcast_ref::<Pkcs11Error>().and_then(Pkcs11Error::hsm));
-    let text = hsm.map_or_else(|| format!("{error:?}"), |error| format!("{error:?}"));
+    let text = match (hsm, error.downcast_ref()) {
+        (Some(error), _) => format!("{error:?}"),
+        (None, Some(Pkcs11Error::Pin(error))) => format!("{error:?}"),
+        (None, _) => format!("{error:?}"),
+    };
     text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, SignatureScheme};
+use casemate_hsm_pin::PinError;
 use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
 
 use crate::lab::{Lab, in_lab, init_token};
@@ -97,7 +98,7 @@ fn what_waiting_does_not_help_is_told_at_once() {
         pull(lab);
         let no_pin = Pkcs11Files { pin: lab.folder.join("no-pin"), ..lab.files() };
         let unreadable = Pkcs11Store::prepare(lab.settings(), no_pin).map(|_| ());
-        assert!(matches!(unreadable, Err(Pkcs11Error::PinUnreadable { .. })), "{unreadable:?}");
+        assert!(matches!(unreadable, Err(Pkcs11Error::Pin(PinError::Unreadable { .. }))), "{unreadable:?}");
         let settings = Pkcs11Settings { module: "/dev/null".into(), ..lab.settings() };
         let no_module = Pkcs11Store::prepare(settings, lab.files()).map(|_| ());
         assert!(matches!(no_module, Err(Pkcs11Error::Module { .. })), "{no_module:?}");

@@ -82,7 +82,7 @@ fn without_a_place_for_the_record_no_pin_is_tried() {
     in_lab("pin::without_a_place_for_the_record_no_pin_is_tried", |lab| {
         lab.write_pin("000000");
         fs::remove_dir(lab.files().state).unwrap();
-        assert_eq!(lab.probe(&lab.settings(), &["login"]), "RefusalRecord");
+        assert_eq!(lab.probe(&lab.settings(), &["login"]), "Record");
         assert!(!flags(lab).contains("count low"), "{}", flags(lab));
     });
 }

@@ -7,6 +7,7 @@
 mod absence;
 mod attest;
 mod blobs;
+mod cut;
 mod generation;
 mod lab;
 mod limits;

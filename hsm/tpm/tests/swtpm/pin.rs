@@ -2,9 +2,13 @@ use std::fs;
 
 use aws_lc_rs::hmac;
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, Pin, SignatureScheme};
-use casemate_hsm_tpm::{TpmError, TpmStore};
+use casemate_hsm_pin::PinError;
+use casemate_hsm_tpm::{TpmAddress, TpmError, TpmStore};
 
-use crate::lab::{Lab, PIN};
+use crate::{
+    cut::Cut,
+    lab::{Lab, PIN},
+};
 
 const SPEC: KeySpec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
 const SCHEME: SignatureScheme = SignatureScheme::EcdsaP256Sha256;
@@ -80,13 +84,36 @@ fn a_power_failure_after_a_login_counts_as_one_wrong_pin() {
     assert_eq!(counted(&lab), 1, "nobody logged in meanwhile");
 }
 
+/// The same that hsm/pkcs11 tells: nobody knows whether the PIN was refused, and a person who looked says so by writing its file.
+#[test]
+fn logins_that_never_end_are_told_as_such_until_the_pin_file_is_written_again() {
+    let lab = Lab::new();
+    set_tries(&lab, 10);
+    let cut = Cut::before_unseal(lab.tpm.port);
+    let mut settings = lab.settings();
+    settings.address = TpmAddress::Swtpm(cut.port);
+    for _ in 0..settings.unresolved_logins {
+        let lost = TpmStore::open(settings.clone()).map(drop);
+        assert!(matches!(lost, Err(TpmError::Hsm(HsmError::TokenAbsent { .. }))), "{lost:?}");
+    }
+    drop(cut);
+    for _ in 0..2 {
+        let unresolved = open(&lab).map(drop);
+        assert!(matches!(unresolved, Err(TpmError::Hsm(HsmError::PinUnresolved { logins: 3, .. }))), "{unresolved:?}");
+    }
+    assert_eq!(counted(&lab), 0, "no login reached the TPM");
+    lab.write_pin(PIN);
+    open(&lab).unwrap();
+    assert_eq!(fs::read_dir(lab.path("state")).unwrap().count(), 0);
+}
+
 #[test]
 fn without_a_place_for_the_record_no_pin_is_tried() {
     let lab = Lab::new();
     lab.write_pin("000000");
     let mut settings = lab.settings();
     settings.state = lab.path("nowhere");
-    assert!(matches!(TpmStore::open(settings), Err(TpmError::RefusalRecord { .. })));
+    assert!(matches!(TpmStore::open(settings), Err(TpmError::Pin(PinError::Record { .. }))));
     assert_eq!(counted(&lab), 0);
 }
 

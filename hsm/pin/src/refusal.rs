@@ -10,7 +10,7 @@ use aws_lc_rs::{constant_time, pbkdf2, rand};
 use casemate_hsm_api::Pin;
 use serde::{Deserialize, Serialize};
 
-use crate::{Pkcs11Error, pin::WrittenPin};
+use crate::{PinError, WrittenPin};
 
 /// A PIN has few digits, and whoever reads the record may guess at leisure: so each guess costs what a login may cost us.
 /// PBKDF2-HMAC-SHA256 (SP 800-132); measured below 300 ms on the project's two-core machine.
@@ -22,11 +22,15 @@ const MOST_ITERATIONS: u32 = 10_000_000;
 /// No record is longer.
 const LONGEST: u64 = 4096;
 
+/// Begins the records that `hsm/tpm` wrote before this crate was. They do not tell when the PIN file was written.
+const OF_A_TPM_BEFORE: &[u8] = b"casemate-tpm ";
+
 /// How the login went that the record speaks of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Outcome {
-    /// Written before `C_Login`. If it is found, the process died within the login, or the module gave no clear answer.
+    /// Written before the token sees the PIN. If it is found, the process died within the login, or the token gave no clear
+    /// answer.
     Unresolved,
     /// The token refused the PIN.
     Refused,
@@ -52,7 +56,7 @@ struct Record {
 
 /// Whether a PIN may be tried.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// It may; this many logins with it ended unresolved before.
     Try(u32),
     /// It was refused before.
@@ -63,23 +67,39 @@ pub(crate) enum Verdict {
 
 /// The memory of one token's refused PIN, across restarts. It is marked before each login and cleared after a successful one:
 /// so a process that dies between the token's refusal and the record of it cannot try the same PIN again and again.
-pub(crate) struct Refusals {
+pub struct Refusals {
     folder: PathBuf,
     path: PathBuf,
     serial: String,
 }
 
 impl Refusals {
-    pub(crate) fn new(folder: &Path, serial: &str) -> Self {
-        // One file a token: the memory of one is not overwritten when another is plugged in.
+    /// Of the PKCS#11 token with this serial number, in `folder`, which must survive restarts. One file a token: the memory of one
+    /// is not overwritten when another is plugged in.
+    #[must_use]
+    pub fn of_token(folder: &Path, serial: &str) -> Self {
+        Self::named(folder, serial, "")
+    }
+
+    /// Of the TPM with this serial number. No PKCS#11 token's file has a hyphen here.
+    #[must_use]
+    pub fn of_tpm(folder: &Path, serial: &str) -> Self {
+        Self::named(folder, serial, "tpm-")
+    }
+
+    fn named(folder: &Path, serial: &str, kind: &str) -> Self {
         let name: String = serial.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        Self { folder: folder.to_owned(), path: folder.join(format!("pin-refused-{name}")), serial: serial.to_owned() }
+        let path = folder.join(format!("pin-refused-{kind}{name}"));
+        Self { folder: folder.to_owned(), path, serial: serial.to_owned() }
     }
 
     /// What the record says of `pin`. `refused_since` is the token's own memory (`CKF_USER_PIN_COUNT_LOW`): some PIN was refused
     /// after the last good login, so an unresolved login was probably a refused one. Where the token does not say, no more than
     /// `limit` logins in a row may end unresolved, until somebody writes the PIN file again.
-    pub(crate) fn verdict(&self, pin: &WrittenPin, refused_since: bool, limit: u32) -> Result<Verdict, Pkcs11Error> {
+    ///
+    /// # Errors
+    /// [`PinError::Record`] and [`PinError::RecordDamaged`].
+    pub fn verdict(&self, pin: &WrittenPin, refused_since: bool, limit: u32) -> Result<Verdict, PinError> {
         let Some(record) = self.read()? else { return Ok(Verdict::Try(0)) };
         let iterations = NonZeroU32::new(record.iterations)
             .filter(|count| count.get() <= MOST_ITERATIONS)
@@ -98,8 +118,11 @@ impl Refusals {
         })
     }
 
-    /// Writes down that `pin` is about to be tried, and returns what is written once it was refused.
-    pub(crate) fn mark(&self, pin: &WrittenPin, unresolved_before: u32) -> Result<Mark<'_>, Pkcs11Error> {
+    /// Writes down that `pin` is about to be tried, after so many logins with it that ended unresolved.
+    ///
+    /// # Errors
+    /// [`PinError::Record`]: then the PIN must not be tried.
+    pub fn mark(&self, pin: &WrittenPin, unresolved_before: u32) -> Result<Mark<'_>, PinError> {
         let mut salt = [0; 16];
         rand::fill(&mut salt).map_err(|_| self.failed(io::Error::other("no random bytes")))?;
         let record = Record {
@@ -116,12 +139,15 @@ impl Refusals {
         Ok(Mark { refusals: self, record })
     }
 
-    fn read(&self) -> Result<Option<Record>, Pkcs11Error> {
+    fn read(&self) -> Result<Option<Record>, PinError> {
         let mut text = Vec::new();
         match File::open(&self.path).and_then(|file| file.take(LONGEST).read_to_end(&mut text)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed(error)),
             Ok(_) => {}
+        }
+        if text.starts_with(OF_A_TPM_BEFORE) {
+            return Err(self.damaged("an earlier release wrote it, in a form that is not read any more"));
         }
         let record: Record = serde_json::from_slice(&text).map_err(|error| self.damaged(&error.to_string()))?;
         if record.version != 1 || record.serial != self.serial {
@@ -130,7 +156,7 @@ impl Refusals {
         Ok(Some(record))
     }
 
-    fn write(&self, record: &Record) -> Result<(), Pkcs11Error> {
+    fn write(&self, record: &Record) -> Result<(), PinError> {
         let text = serde_json::to_vec(record).map_err(|error| self.failed(io::Error::other(error)))?;
         let new = self.path.with_extension("new");
         let written = OpenOptions::new()
@@ -145,7 +171,7 @@ impl Refusals {
         written.map_err(|error| self.failed(error))
     }
 
-    fn remove(&self) -> Result<(), Pkcs11Error> {
+    fn remove(&self) -> Result<(), PinError> {
         fs::remove_file(&self.path).and_then(|()| self.sync_folder()).map_err(|error| self.failed(error))
     }
 
@@ -153,29 +179,35 @@ impl Refusals {
         File::open(&self.folder)?.sync_all()
     }
 
-    fn failed(&self, source: io::Error) -> Pkcs11Error {
-        Pkcs11Error::RefusalRecord { path: self.path.clone(), source }
+    fn failed(&self, source: io::Error) -> PinError {
+        PinError::Record { path: self.path.clone(), source }
     }
 
-    fn damaged(&self, detail: &str) -> Pkcs11Error {
-        Pkcs11Error::RefusalRecordDamaged { path: self.path.clone(), detail: detail.to_owned() }
+    fn damaged(&self, detail: &str) -> PinError {
+        PinError::RecordDamaged { path: self.path.clone(), detail: detail.to_owned() }
     }
 }
 
 /// A login that is under way. Dropped without a word, it stays unresolved.
-pub(crate) struct Mark<'a> {
+pub struct Mark<'a> {
     refusals: &'a Refusals,
     record: Record,
 }
 
 impl Mark<'_> {
     /// The PIN was right, or was certainly not looked at.
-    pub(crate) fn clear(self) -> Result<(), Pkcs11Error> {
+    ///
+    /// # Errors
+    /// [`PinError::Record`].
+    pub fn clear(self) -> Result<(), PinError> {
         self.refusals.remove()
     }
 
     /// The PIN was refused: final until it changes.
-    pub(crate) fn refused(mut self) -> Result<(), Pkcs11Error> {
+    ///
+    /// # Errors
+    /// [`PinError::Record`].
+    pub fn refused(mut self) -> Result<(), PinError> {
         self.record.outcome = Outcome::Refused;
         self.refusals.write(&self.record)
     }
@@ -200,13 +232,16 @@ mod tests {
     #[test]
     fn a_refused_pin_is_refused_for_ever_and_another_is_tried() {
         let folder = tempfile::tempdir().unwrap();
-        let refusals = Refusals::new(folder.path(), "abc");
+        let refusals = Refusals::of_token(folder.path(), "abc");
         assert_eq!(refusals.verdict(&pin("1234"), true, 3).unwrap(), Verdict::Try(0));
         refusals.mark(&pin("1234"), 0).unwrap().refused().unwrap();
-        let again = Refusals::new(folder.path(), "abc");
+        let again = Refusals::of_token(folder.path(), "abc");
         assert_eq!(again.verdict(&pin("1234"), false, 3).unwrap(), Verdict::Refused);
         assert_eq!(again.verdict(&pin("12345"), false, 3).unwrap(), Verdict::Try(0));
-        assert_eq!(Refusals::new(folder.path(), "other").verdict(&pin("1234"), false, 3).unwrap(), Verdict::Try(0));
+        assert_eq!(
+            Refusals::of_token(folder.path(), "other").verdict(&pin("1234"), false, 3).unwrap(),
+            Verdict::Try(0)
+        );
         let text = fs::read_to_string(folder.path().join("pin-refused-abc")).unwrap();
         assert!(!text.contains("1234") || !text.contains("\"1234"), "the PIN stands in the record");
     }
@@ -214,7 +249,7 @@ mod tests {
     #[test]
     fn a_process_that_dies_within_logins_runs_out_of_tries() {
         let folder = tempfile::tempdir().unwrap();
-        let refusals = Refusals::new(folder.path(), "abc");
+        let refusals = Refusals::of_token(folder.path(), "abc");
         drop(refusals.mark(&pin("1"), 0).unwrap());
         assert_eq!(refusals.verdict(&pin("1"), false, 2).unwrap(), Verdict::Try(1));
         assert_eq!(refusals.verdict(&pin("1"), true, 2).unwrap(), Verdict::Refused, "the token says it refused a PIN");
@@ -225,7 +260,7 @@ mod tests {
     #[test]
     fn a_pin_file_that_is_written_again_says_that_somebody_looked() {
         let folder = tempfile::tempdir().unwrap();
-        let refusals = Refusals::new(folder.path(), "abc");
+        let refusals = Refusals::of_token(folder.path(), "abc");
         drop(refusals.mark(&pin("1"), 0).unwrap());
         let again = WrittenPin { written: 2, ..pin("1") };
         assert_eq!(refusals.verdict(&pin("1"), false, 1).unwrap(), Verdict::Unresolved(1));
@@ -238,7 +273,7 @@ mod tests {
     #[test]
     fn success_clears_the_record() {
         let folder = tempfile::tempdir().unwrap();
-        let refusals = Refusals::new(folder.path(), "abc");
+        let refusals = Refusals::of_token(folder.path(), "abc");
         refusals.mark(&pin("1"), 0).unwrap().clear().unwrap();
         assert_eq!(refusals.verdict(&pin("1"), true, 1).unwrap(), Verdict::Try(0));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -247,23 +282,38 @@ mod tests {
     #[test]
     fn a_record_that_cannot_be_read_or_written_lets_no_pin_through() {
         let folder = tempfile::tempdir().unwrap();
-        let refusals = Refusals::new(folder.path(), "abc");
+        let refusals = Refusals::of_token(folder.path(), "abc");
         fs::write(folder.path().join("pin-refused-abc"), b"{").unwrap();
-        assert!(matches!(refusals.verdict(&pin("1"), false, 3), Err(Pkcs11Error::RefusalRecordDamaged { .. })));
-        let nowhere = Refusals::new(&folder.path().join("gone"), "abc");
-        assert!(matches!(nowhere.mark(&pin("1"), 0).map(|_| ()), Err(Pkcs11Error::RefusalRecord { .. })));
+        assert!(matches!(refusals.verdict(&pin("1"), false, 3), Err(PinError::RecordDamaged { .. })));
+        let nowhere = Refusals::of_token(&folder.path().join("gone"), "abc");
+        assert!(matches!(nowhere.mark(&pin("1"), 0).map(|_| ()), Err(PinError::Record { .. })));
+    }
+
+    /// The names by which records of earlier releases are found, and what becomes of those that cannot be read.
+    #[test]
+    fn records_keep_their_names_and_one_of_an_earlier_tpm_lets_no_pin_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (token, tpm) = (Refusals::of_token(folder.path(), "tpm-a b"), Refusals::of_tpm(folder.path(), "0a1b"));
+        drop(token.mark(&pin("1"), 0).unwrap());
+        drop(tpm.mark(&pin("1"), 0).unwrap());
+        assert!(
+            folder.path().join("pin-refused-tpm_a_b").exists() && folder.path().join("pin-refused-tpm-0a1b").exists()
+        );
+        fs::write(folder.path().join("pin-refused-tpm-0a1b"), "casemate-tpm 1 00\n{}").unwrap();
+        let Err(PinError::RecordDamaged { detail, .. }) = tpm.verdict(&pin("1"), false, 3) else { panic!("taken") };
+        assert!(detail.contains("earlier release"), "{detail}");
     }
 
     #[test]
     fn a_record_cannot_stop_the_daemon_with_its_iteration_count() {
         let folder = tempfile::tempdir().unwrap();
-        let refusals = Refusals::new(folder.path(), "abc");
+        let refusals = Refusals::of_token(folder.path(), "abc");
         drop(refusals.mark(&pin("1"), 0).unwrap());
         let path = folder.path().join("pin-refused-abc");
         let text = fs::read_to_string(&path).unwrap();
         for count in ["0", "4294967295"] {
             fs::write(&path, text.replace("600000", count)).unwrap();
-            assert!(matches!(refusals.verdict(&pin("1"), false, 3), Err(Pkcs11Error::RefusalRecordDamaged { .. })));
+            assert!(matches!(refusals.verdict(&pin("1"), false, 3), Err(PinError::RecordDamaged { .. })));
         }
     }
 }

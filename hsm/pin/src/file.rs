@@ -9,7 +9,7 @@ use casemate_hsm_api::Pin;
 use nix::{fcntl::OFlag, unistd::geteuid};
 use zeroize::Zeroizing;
 
-use crate::Pkcs11Error;
+use crate::PinError;
 
 /// No token takes a longer PIN (`CK_TOKEN_INFO.ulMaxPinLen` is 255 for SoftHSM).
 const LONGEST: u64 = 1024;
@@ -26,10 +26,10 @@ pub struct WrittenPin {
 /// checked is the opened file, so nothing can be put in its place between check and use.
 ///
 /// # Errors
-/// [`Pkcs11Error::PinUnreadable`], and [`Pkcs11Error::PinFileUnsafe`] for a wrong owner, mode, kind or content.
-pub fn read_pin(path: &Path) -> Result<WrittenPin, Pkcs11Error> {
-    let unreadable = |source| Pkcs11Error::PinUnreadable { path: path.to_owned(), source };
-    let refused = |detail: String| Pkcs11Error::PinFileUnsafe { path: path.to_owned(), detail };
+/// [`PinError::Unreadable`], and [`PinError::FileUnsafe`] for a wrong owner, mode, kind or content.
+pub fn read_pin(path: &Path) -> Result<WrittenPin, PinError> {
+    let unreadable = |source| PinError::Unreadable { path: path.to_owned(), source };
+    let refused = |detail: String| PinError::FileUnsafe { path: path.to_owned(), detail };
     // Without O_NONBLOCK a pipe in the file's place would stop the daemon here.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
     let written = check(&file).map_err(unreadable)?.map_err(refused)?;
@@ -70,7 +70,7 @@ mod tests {
         folder
     }
 
-    fn read(folder: &tempfile::TempDir) -> Result<String, Pkcs11Error> {
+    fn read(folder: &tempfile::TempDir) -> Result<String, PinError> {
         read_pin(&folder.path().join("pin")).map(|read| read.pin.expose().to_owned())
     }
 
@@ -84,16 +84,16 @@ mod tests {
     #[test]
     fn a_file_that_others_may_read_is_refused() {
         for mode in [0o440, 0o604, 0o700, 0o4600] {
-            assert!(matches!(read(&pin_file(mode, "1234\n")), Err(Pkcs11Error::PinFileUnsafe { .. })), "{mode:o}");
+            assert!(matches!(read(&pin_file(mode, "1234\n")), Err(PinError::FileUnsafe { .. })), "{mode:o}");
         }
     }
 
     #[test]
     fn nothing_two_lines_and_a_flood_are_no_pin() {
         for content in ["", "\n", "1\n2\n", "1\0", &"1".repeat(1025)] {
-            assert!(matches!(read(&pin_file(0o600, content)), Err(Pkcs11Error::PinFileUnsafe { .. })));
+            assert!(matches!(read(&pin_file(0o600, content)), Err(PinError::FileUnsafe { .. })));
         }
-        assert!(matches!(read_pin(Path::new("/nonexistent/pin")), Err(Pkcs11Error::PinUnreadable { .. })));
-        assert!(matches!(read_pin(Path::new("/dev/null")), Err(Pkcs11Error::PinFileUnsafe { .. })));
+        assert!(matches!(read_pin(Path::new("/nonexistent/pin")), Err(PinError::Unreadable { .. })));
+        assert!(matches!(read_pin(Path::new("/dev/null")), Err(PinError::FileUnsafe { .. })));
     }
 }

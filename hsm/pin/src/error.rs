@@ -1,0 +1,40 @@
+use std::{io, path::PathBuf};
+
+/// Why no PIN is tried.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The PIN file, or one with another authorization, cannot be read.
+    #[error("PIN file {path} cannot be read")]
+    Unreadable {
+        /// The PIN file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The PIN file could be read or changed by somebody else, or holds no PIN; what it holds is not used.
+    #[error("PIN file {path} is not used: {detail}")]
+    FileUnsafe {
+        /// The PIN file.
+        path: PathBuf,
+        /// What is wrong with it, and what it has to be.
+        detail: String,
+    },
+    /// The record of refused PINs cannot be read or written; without it no PIN is tried.
+    #[error("the record of refused PINs {path} cannot be read or written, so no PIN is tried")]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The record of refused PINs is not one; without it no PIN is tried.
+    #[error("the record of refused PINs {path} is damaged: {detail}; check the PIN, then remove the record")]
+    RecordDamaged {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
