@@ -5,6 +5,7 @@
 mod der;
 mod error;
 mod key;
+mod pin;
 mod rate;
 mod role;
 mod scheme;
@@ -14,8 +15,9 @@ mod verify;
 pub use der::ecdsa_der;
 pub use error::HsmError;
 pub use key::{Backup, KeyAlgorithm, KeyId, KeySpec, PublicKey};
+pub use pin::{PIN_LIMIT, Pin, PinRefused};
 pub use rate::SignatureRate;
 pub use role::{KeyRole, UnknownRole};
 pub use scheme::{Hash, Padding, SignatureScheme};
-pub use store::{KeyState, KeyStore, LoginState, Pin, StoredKey, TokenInfo};
+pub use store::{KeyState, KeyStore, LoginState, StoredKey, TokenInfo};
 pub use verify::verification;

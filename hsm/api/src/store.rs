@@ -1,33 +1,8 @@
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::{HsmError, KeyAlgorithm, KeyId, KeySpec, PublicKey, SignatureRate, SignatureScheme};
-
-/// A user PIN: never printed, wiped when dropped.
-#[derive(Clone)]
-pub struct Pin(Zeroizing<String>);
-
-impl Pin {
-    /// Takes a PIN as the operator wrote it, without the line's end.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The text, for the one call that logs in.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pin(..)")
-    }
-}
 
 /// Whether the one login of this process holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]

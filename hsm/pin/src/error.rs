@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use casemate_hsm_api::PinRefused;
+
 /// Why no PIN is tried.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
@@ -20,6 +22,9 @@ pub enum PinError {
         /// What is wrong with it, and what it has to be.
         detail: String,
     },
+    /// No memory that is in no swap could be had.
+    #[error(transparent)]
+    Unlocked(PinRefused),
     /// The record of refused PINs cannot be read or written; without it no PIN is tried.
     #[error("the record of refused PINs {path} cannot be read or written, so no PIN is tried")]
     Record {

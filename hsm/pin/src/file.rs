@@ -1,18 +1,14 @@
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read},
+    io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
-use casemate_hsm_api::Pin;
+use casemate_hsm_api::{Pin, PinRefused};
 use nix::{fcntl::OFlag, unistd::geteuid};
-use zeroize::Zeroizing;
 
 use crate::PinError;
-
-/// No token takes a longer PIN (`CK_TOKEN_INFO.ulMaxPinLen` is 255 for SoftHSM).
-const LONGEST: u64 = 1024;
 
 /// A PIN, and when its file was written.
 pub struct WrittenPin {
@@ -26,20 +22,19 @@ pub struct WrittenPin {
 /// checked is the opened file, so nothing can be put in its place between check and use.
 ///
 /// # Errors
-/// [`PinError::Unreadable`], and [`PinError::FileUnsafe`] for a wrong owner, mode, kind or content.
+/// [`PinError::Unreadable`]; [`PinError::FileUnsafe`] for a wrong owner, mode, kind or content; [`PinError::Unlocked`].
 pub fn read_pin(path: &Path) -> Result<WrittenPin, PinError> {
     let unreadable = |source| PinError::Unreadable { path: path.to_owned(), source };
     let refused = |detail: String| PinError::FileUnsafe { path: path.to_owned(), detail };
     // Without O_NONBLOCK a pipe in the file's place would stop the daemon here.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
     let written = check(&file).map_err(unreadable)?.map_err(refused)?;
-    let mut text = Zeroizing::new(String::with_capacity(1025));
-    let length = file.take(LONGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
-    let pin = text.trim_end_matches(['\n', '\r']);
-    if pin.is_empty() || length as u64 > LONGEST || pin.contains(['\n', '\r', '\0']) {
-        return Err(refused(format!("it must hold one line of 1 to {LONGEST} characters, the PIN")));
-    }
-    Ok(WrittenPin { pin: Pin::new(pin.to_owned()), written })
+    let pin = Pin::read(&file).map_err(|error| match error {
+        PinRefused::Unreadable(source) => unreadable(source),
+        PinRefused::NotOne => refused(error.to_string()),
+        PinRefused::Unlocked(_) => PinError::Unlocked(error),
+    })?;
+    Ok(WrittenPin { pin, written })
 }
 
 fn check(file: &File) -> io::Result<Result<i64, String>> {

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     fn pin(text: &str) -> WrittenPin {
-        WrittenPin { pin: Pin::new(text.to_owned()), written: 1 }
+        WrittenPin { pin: Pin::new(text).unwrap(), written: 1 }
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn authorization_values_are_full_length_and_differ_by_pin_and_salt() {
-        let value = |pin: &str, salt: &[u8]| auth_value(&Pin::new(pin.to_owned()), salt).value().to_vec();
+        let value = |pin: &str, salt: &[u8]| auth_value(&Pin::new(pin).unwrap(), salt).value().to_vec();
         let long = value(&"9".repeat(1000), b"salt");
         assert_eq!(long.len(), 32);
         assert_ne!(long, value("9", b"salt"));

@@ -21,7 +21,10 @@ use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
 use casemate_keyring::{BrokerState, Client, ClientSettings, Refusal};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, daemon::Daemon, peer::LocalServer};
-use nix::sys::signal::{Signal, raise};
+use nix::sys::{
+    resource::{Resource, getrlimit},
+    signal::{Signal, raise},
+};
 use rig::{CERTMGR, Caller, Node, ROOT, TFTP, tls13};
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -166,6 +169,7 @@ fn the_daemon_listens_once_its_token_is_there_and_stops_when_told() {
     }
     assert!(client.generate(KeyRole::TomcatEcdsa).unwrap().1);
     assert_eq!(nix::sys::prctl::get_dumpable(), Ok(false), "no dump of this process");
+    assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 0)), "nor a core file");
     raise(Signal::SIGTERM).unwrap();
     serving.join().unwrap().unwrap();
 }

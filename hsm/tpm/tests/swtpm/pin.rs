@@ -123,7 +123,7 @@ fn the_pin_changes_and_the_keys_stay() {
     set_tries(&lab, 10);
     let store = open(&lab).unwrap();
     store.generate(ID, "k", SPEC).unwrap();
-    store.change_pin(Pin::new("864209".to_owned())).unwrap();
+    store.change_pin(Pin::new("864209").unwrap()).unwrap();
     store.sign(ID, SCHEME, b"m").unwrap();
     drop(store);
     let old = open(&lab).map(drop);
