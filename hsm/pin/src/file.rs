@@ -1,14 +1,23 @@
 use std::{
-    fs::{File, OpenOptions},
+    env,
+    ffi::OsStr,
+    fs::{File, Metadata, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use casemate_hsm_api::{Pin, PinRefused};
-use nix::{fcntl::OFlag, unistd::geteuid};
+use nix::{
+    fcntl::{OFlag, openat},
+    sys::stat::Mode,
+    unistd::geteuid,
+};
 
-use crate::PinError;
+use crate::{PinError, acl};
+
+/// The variable by which systemd says where the credentials of a service are (systemd.exec(5)).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// A PIN, and when its file was written.
 pub struct WrittenPin {
@@ -18,17 +27,22 @@ pub struct WrittenPin {
     pub written: i64,
 }
 
-/// Reads a PIN file: one line. It must be a regular file of mode 0400 or 0600 that belongs to the user of this process; what is
-/// checked is the opened file, so nothing can be put in its place between check and use.
+/// Reads a PIN file: one line. It must be a regular file of mode 0400 or 0600 that belongs to the user of this process, or a
+/// credential that systemd gave to this user alone. What is checked is the opened file, so nothing can be put in its place between
+/// check and use.
+///
+/// A credential of a service with `User=` lies in `$CREDENTIALS_DIRECTORY` and belongs to root: mode 0400 and, by a POSIX access
+/// list, readable for that user, which `stat` shows as 0440; the folder is 0500 in the same way. Where the file system has no
+/// access lists (ramfs), systemd gives both to the user instead. (systemd's `write_credential` and `acquire_credentials`, in its
+/// `src/core/exec-credential.c`, before in `credential.c`.)
 ///
 /// # Errors
 /// [`PinError::Unreadable`]; [`PinError::FileUnsafe`] for a wrong owner, mode, kind or content; [`PinError::Unlocked`].
 pub fn read_pin(path: &Path) -> Result<WrittenPin, PinError> {
     let unreadable = |source| PinError::Unreadable { path: path.to_owned(), source };
     let refused = |detail: String| PinError::FileUnsafe { path: path.to_owned(), detail };
-    // Without O_NONBLOCK a pipe in the file's place would stop the daemon here.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(unreadable)?;
-    let written = check(&file).map_err(unreadable)?.map_err(refused)?;
+    let (file, folder) = open(path).map_err(unreadable)?;
+    let written = check(&file, folder.as_ref()).map_err(unreadable)?.map_err(refused)?;
     let pin = Pin::read(&file).map_err(|error| match error {
         PinRefused::Unreadable(source) => unreadable(source),
         PinRefused::NotOne => refused(error.to_string()),
@@ -37,18 +51,66 @@ pub fn read_pin(path: &Path) -> Result<WrittenPin, PinError> {
     Ok(WrittenPin { pin, written })
 }
 
-fn check(file: &File) -> io::Result<Result<i64, String>> {
+/// Whether `path` is that of a credential of systemd, which nobody can write while the service runs.
+#[must_use]
+pub fn is_credential(path: &Path) -> bool {
+    credential(path).is_some()
+}
+
+/// Folder and name, if the folder is that of the credentials.
+fn credential(path: &Path) -> Option<(PathBuf, &OsStr)> {
+    let folder = PathBuf::from(env::var_os(CREDENTIALS)?);
+    let is_there = !folder.as_os_str().is_empty() && path.parent() == Some(&folder);
+    is_there.then_some((folder, path.file_name()?))
+}
+
+/// The file, and the folder of the credentials if it lies directly in it.
+fn open(path: &Path) -> io::Result<(File, Option<File>)> {
+    // Without O_NONBLOCK a pipe in the file's place would stop the daemon here.
+    let Some((folder, name)) = credential(path) else {
+        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        return Ok((file, None));
+    };
+    let folder = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(folder)?;
+    // No link leads out of the folder.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(&folder, name, flags, Mode::empty())?;
+    Ok((File::from(file), Some(folder)))
+}
+
+fn check(file: &File, folder: Option<&File>) -> io::Result<Result<i64, String>> {
     let meta = file.metadata()?;
     let own = geteuid().as_raw();
+    let mode = meta.mode() & 0o7777;
+    let is_given = match folder {
+        Some(folder) => is_given(file, &meta, &folder.metadata()?, own)?,
+        None => false,
+    };
     Ok(if !meta.is_file() {
         Err("it is no regular file".to_owned())
+    } else if is_given {
+        Ok(written(&meta))
     } else if meta.uid() != own {
-        Err(format!("it belongs to user {}, and must belong to user {own}", meta.uid()))
-    } else if !matches!(meta.mode() & 0o7777, 0o400 | 0o600) {
-        Err(format!("its mode is {:04o}, and must be 0400 or 0600", meta.mode() & 0o7777))
+        Err(format!(
+            "it belongs to user {}, and must belong to user {own} or be a credential of systemd for it",
+            meta.uid()
+        ))
+    } else if !matches!(mode, 0o400 | 0o600) {
+        Err(format!("its mode is {mode:04o}, and must be 0400 or 0600"))
     } else {
-        Ok(meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()))
+        Ok(written(&meta))
     })
+}
+
+/// Whether root owns the file and its folder, nobody may write either, and nobody but root and `own` may read the file.
+fn is_given(file: &File, meta: &Metadata, folder: &Metadata, own: u32) -> io::Result<bool> {
+    // The group's bits are the mask of the access list.
+    let is_roots = meta.uid() == 0 && meta.mode() & 0o7777 == 0o440 && folder.uid() == 0 && folder.mode() & 0o222 == 0;
+    Ok(is_roots && acl::lets_read_alone(file, own)?)
+}
+
+fn written(meta: &Metadata) -> i64 {
+    meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
 #[cfg(test)]

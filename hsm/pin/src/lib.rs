@@ -5,10 +5,11 @@
 //! [`Refusals`] first, then the mark on disk, and only then the token sees the PIN.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod error;
 mod file;
 mod refusal;
 
 pub use error::PinError;
-pub use file::{WrittenPin, read_pin};
+pub use file::{WrittenPin, is_credential, read_pin};
 pub use refusal::{Mark, Refusals, Verdict};
