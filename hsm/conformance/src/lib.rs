@@ -4,7 +4,6 @@
 
 mod cases;
 mod report;
-pub mod swtpm;
 mod verify;
 
 use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore};

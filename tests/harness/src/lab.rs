@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use casemate_hsm_conformance::swtpm::Swtpm;
+use casemate_hsm_swtpm::Swtpm;
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use casemate_hsm_conformance::swtpm::{ResourceManager, Swtpm};
+use casemate_hsm_swtpm::{ResourceManager, Swtpm};
 
 use crate::{LabError, Layout, Owner, program, token};
 

@@ -6,8 +6,8 @@ use std::{
     process::{Command, Output},
 };
 
-use casemate_hsm_conformance::swtpm::{ResourceManager, Swtpm};
 use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, TokenName};
+use casemate_hsm_swtpm::{ResourceManager, Swtpm};
 
 pub(crate) const LABEL: &str = "conformance";
 pub(crate) const PIN: &str = "135790";

@@ -1,5 +1,6 @@
 //! A TPM in software for tests and the lab: swtpm on TCP ports of 127.0.0.1, and the resource manager that a library without
 //! one of its own needs before it.
+#![forbid(unsafe_code)]
 
 use std::{
     env, fs,
