@@ -7,7 +7,7 @@ help: ## this list
 
 run: lab ## the product; until there is an image, the lab
 
-lab: ## every daemon on this machine, and a phone that enrols; ONCE=1 stops after it, TOKENS= says where keys live
+lab: ## every daemon on this machine, and a phone that enrols; ONCE=1 stops after it; TOKENS=softhsm|kryoptic|tpm2-pkcs11|tpm|split
 	@.ci/install build
 	@if [ "$(TOKENS)" = kryoptic ]; then .ci/kryoptic; fi
 	cargo build --workspace --bins

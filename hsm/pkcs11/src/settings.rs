@@ -78,7 +78,8 @@ pub struct Pkcs11Settings {
     /// token of the same module open: to the others it would be the end. Then a token that comes back is looked for without it.
     pub reinitialize: bool,
     /// Whether keys may do nothing but sign, as they should. Some modules (tpm2-pkcs11) make only RSA and EC keys that may
-    /// decrypt as well, and refuse to be told otherwise.
+    /// decrypt as well, and refuse to be told otherwise. Where several modules share these settings, `sign-only = false` is for the
+    /// one that `module` names.
     pub sign_only: bool,
 }
 

@@ -51,11 +51,17 @@ fn pkcs11(
 ) -> Result<(Arc<dyn KeyStore>, PathBuf), KeydError> {
     let pin = uri.pin.clone().map_or_else(|| settings.pin_file(&place.to_string()), Ok)?;
     let files = Pkcs11Files { pin: pin.clone(), state: paths.state_of("keyd") };
-    let module = uri.module.clone().unwrap_or_else(|| settings.pkcs11.module.clone());
-    let token = Pkcs11Settings { module, token: uri.name.clone(), ..settings.pkcs11.clone() };
-    let store =
-        Pkcs11Store::prepare(token, files).map_err(|source| KeydError::Open { token: place.to_string(), source })?;
+    let store = Pkcs11Store::prepare(behind(uri, &settings.pkcs11), files)
+        .map_err(|source| KeydError::Open { token: place.to_string(), source })?;
     Ok((Arc::new(store), pin))
+}
+
+/// The settings of a token that has those of all. `sign-only = false` is for the module beside which it stands: what that one
+/// cannot do is no reason to let a key of another decrypt.
+fn behind(uri: &TokenUri, all: &Pkcs11Settings) -> Pkcs11Settings {
+    let module = uri.module.clone().unwrap_or_else(|| all.module.clone());
+    let sign_only = all.sign_only || module != all.module;
+    Pkcs11Settings { module, token: uri.name.clone(), sign_only, ..all.clone() }
 }
 
 /// A TPM in which no key of ours is on record gets its token here; one in which there is one never does, for its blobs are lost
@@ -73,4 +79,24 @@ fn tpm(settings: &TpmSettings, keys: &Keys, auditor: &Auditor) -> Result<(Arc<dy
         prepared => prepared,
     };
     Ok((Arc::new(store.map_err(KeydError::Tpm)?), settings.pin_file.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_module_cannot_do_is_not_left_out_of_the_keys_of_another() {
+        let all = Pkcs11Settings { sign_only: false, sessions: 7, ..Pkcs11Settings::default() };
+        let told = |text: &str, all: &Pkcs11Settings| match Place::parse(text).unwrap() {
+            Place::Pkcs11(uri) => behind(&uri, all),
+            Place::Tpm => panic!("{text} is no PKCS#11 URI"),
+        };
+        let own = told("pkcs11:token=a", &all);
+        assert_eq!((own.sign_only, own.sessions, &own.module), (false, 7, &all.module));
+        assert!(!told(&format!("pkcs11:token=a?module-path={}", all.module.display()), &all).sign_only);
+        let other = told("pkcs11:token=a?module-path=/m.so", &all);
+        assert_eq!((other.sign_only, other.sessions, other.module), (true, 7, PathBuf::from("/m.so")));
+        assert!(told("pkcs11:token=a", &Pkcs11Settings::default()).sign_only);
+    }
 }

@@ -77,6 +77,17 @@ fn kryoptic_holds_every_key() {
     was_measured(&listed, PKCS11, 20);
 }
 
+/// What may be backed up is in SoftHSM, for tpm2-pkcs11 lets no key leave it; and it makes no temporary keys, so nothing measured it.
+#[test]
+fn tpm2_pkcs11_holds_every_key_but_the_one_that_may_be_backed_up() {
+    const SOFTHSM: &str = "pkcs11:token=casemate-lab?module-path=%2Fusr%2Flib%2Fsofthsm%2Flibsofthsm2.so";
+    let place = |role: &str| if role == "ITLRecovery" { SOFTHSM } else { PKCS11 };
+    let makers = [(PKCS11, "tpm2"), (SOFTHSM, "softhsm")];
+    let listed = a_phone_enrols("tokens-tpm2-pkcs11", Tokens::Tpm2Pkcs11, &makers, place);
+    assert_eq!(token(&listed, PKCS11)["rates"], json!([]));
+    assert_eq!(token(&listed, SOFTHSM)["roles"], json!(["ITLRecovery"]));
+}
+
 #[test]
 fn a_tpm_holds_every_key() {
     let listed = a_phone_enrols("tokens-tpm", Tokens::Tpm, &[("tpm", "tpm2-tss")], |_| "tpm");

@@ -332,6 +332,13 @@ impl Lab {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// A command of `program` under the uid of `daemon` and with the variables by which a token's library finds its settings. It is
+    /// killed with the thread that starts it.
+    #[must_use]
+    pub fn beside(&self, daemon: &str, program: &Path) -> Command {
+        token::beside(&self.layout, daemon, program)
+    }
+
     /// A phone named `name`, with a folder of its own in the lab.
     #[must_use]
     pub fn phone(&self, name: &str) -> Phone<'_> {

@@ -1,5 +1,5 @@
-//! The lab: every daemon as a plain process against SQLite and the tokens of one's choice, SoftHSM if nothing is said, under a uid of its own, so that what `SO_PEERCRED`
-//! says of a caller is what it says in the image. The programs are the shipped ones; only paths and ports differ.
+//! The lab: every daemon as a plain process against SQLite and the tokens of one's choice, SoftHSM if nothing is said, under a uid
+//! of its own, so that what `SO_PEERCRED` says of a caller is what it says in the image. The programs are the shipped ones; only paths and ports differ.
 //!
 //! Without root there is one uid for all, and then the lab says what it does not prove.
 #![forbid(unsafe_code)]

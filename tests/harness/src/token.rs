@@ -17,8 +17,8 @@ pub(crate) fn softhsm_conf(layout: &Layout) -> PathBuf {
     layout.root.join("etc/softhsm2.conf")
 }
 
-/// Makes a SoftHSM token that belongs to keyd, with PINs of its own, and the file from which keyd reads the user PIN.
-pub(crate) fn init(layout: &Layout) -> Result<(), LabError> {
+/// Makes a SoftHSM token that belongs to keyd, with PINs of its own, and the file `pin` from which keyd reads the user PIN.
+pub(crate) fn init(layout: &Layout, pin: &Path) -> Result<(), LabError> {
     let conf = softhsm_conf(layout);
     let text =
         format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", layout.token().display());
@@ -28,7 +28,7 @@ pub(crate) fn init(layout: &Layout) -> Result<(), LabError> {
     program::finish(beside_keyd(layout, "softhsm2-util", &init))?;
     let object = token_object(layout)?;
     fs::copy(&object, safe_copy(layout)).map_err(LabError::file(&object))?;
-    write_pin(layout, &layout.pin(), &user)
+    write_pin(layout, pin, &user)
 }
 
 /// Writes a PIN for keyd's eyes alone.
@@ -60,8 +60,15 @@ pub(crate) fn variables(layout: &Layout) -> Vec<(String, String)> {
 
 /// A command under keyd's uid that finds the token.
 pub(crate) fn beside_keyd(layout: &Layout, program: &str, arguments: &[&str]) -> Command {
-    let mut command = program::under(layout.owner, layout.owner.uid("keyd"), &Path::new("/usr/bin").join(program));
-    command.envs(variables(layout)).args(arguments);
+    let mut command = beside(layout, "keyd", &Path::new("/usr/bin").join(program));
+    command.args(arguments);
+    command
+}
+
+/// A command under the uid of `daemon` that finds the token, as far as that uid may.
+pub(crate) fn beside(layout: &Layout, daemon: &str, program: &Path) -> Command {
+    let mut command = program::under(layout.owner, layout.owner.uid(daemon), program);
+    command.envs(variables(layout));
     command
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use casemate_hsm_swtpm::{ResourceManager, Swtpm};
 
-use crate::{LabError, Layout, Owner, program, token};
+use crate::{LabError, Layout, program, token};
 
 /// The roles' tokens as they are shipped; the lab changes what a site would.
 const ROLE_TOKENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/keyd/role-tokens.toml");
@@ -30,7 +30,8 @@ pub enum Tokens {
     SoftHsm,
     /// All in kryoptic, which `.ci/kryoptic` builds.
     Kryoptic,
-    /// All in tpm2-pkcs11 on an swtpm with a resource manager.
+    /// All but ITLRecovery in tpm2-pkcs11 on an swtpm with a resource manager. It lets no key leave it, so ITLRecovery, which is
+    /// backed up, is in SoftHSM.
     Tpm2Pkcs11,
     /// All in an swtpm, by hsm/tpm.
     Tpm,
@@ -68,14 +69,16 @@ impl Tokens {
             Self::Kryoptic => {
                 format!("the token is kryoptic, whose keys lie encrypted under {}", layout.token().display())
             }
-            Self::Tpm2Pkcs11 => "the token is tpm2-pkcs11 on swtpm, a program that plays a TPM".to_owned(),
+            Self::Tpm2Pkcs11 => format!(
+                "ITLRecovery, which may be backed up, is in {softhsm}; the rest in tpm2-pkcs11 on swtpm, a program that plays a TPM"
+            ),
             Self::Tpm => "the token is swtpm, a program that plays a TPM".to_owned(),
             Self::Split => format!("ITLRecovery is in swtpm, a program that plays a TPM; the rest in {softhsm}"),
         }
     }
 
     const fn has_softhsm(self) -> bool {
-        matches!(self, Self::SoftHsm | Self::Split)
+        matches!(self, Self::SoftHsm | Self::Split | Self::Tpm2Pkcs11)
     }
 
     const fn has_tpm(self) -> bool {
@@ -97,7 +100,12 @@ impl Tokens {
                 program: self.module().display().to_string(),
                 output: "it is not there; .ci/kryoptic builds it".into(),
             }),
-            Self::Tpm | Self::Split | Self::Tpm2Pkcs11 => check("swtpm"),
+            Self::Tpm2Pkcs11 if !self.module().exists() => Err(LabError::Failed {
+                program: self.module().display().to_string(),
+                output: "it is not there; .ci/install installs it (package libtpm2-pkcs11-1)".into(),
+            }),
+            Self::Tpm2Pkcs11 => ["swtpm", "dbus-daemon"].into_iter().try_for_each(check),
+            Self::Tpm | Self::Split => check("swtpm"),
             Self::SoftHsm | Self::Kryoptic => Ok(()),
         }
     }
@@ -111,8 +119,13 @@ impl Tokens {
         }
     }
 
+    /// The user PIN of SoftHSM: that of the default token, where it is not another.
+    fn softhsm_pin(self, layout: &Layout) -> PathBuf {
+        if matches!(self, Self::Tpm2Pkcs11) { layout.root.join("etc/softhsm-pin") } else { layout.pin() }
+    }
+
     /// `role-tokens.toml` of the lab.
-    fn role_tokens(self) -> Result<String, LabError> {
+    fn role_tokens(self, layout: &Layout) -> Result<String, LabError> {
         let shipped = fs::read_to_string(ROLE_TOKENS).map_err(LabError::file(ROLE_TOKENS))?;
         let shipped = shipped.split_once(DEFAULT).and_then(|(head, rest)| Some((head, rest.split_once(LOADS)?)));
         let (head, (middle, loads)) = shipped.ok_or_else(|| LabError::Failed {
@@ -121,14 +134,19 @@ impl Tokens {
         })?;
         let softhsm = format!("default = \"pkcs11:token={}\"\n", token::LABEL);
         let lines = match self {
-            Self::SoftHsm | Self::Kryoptic | Self::Tpm2Pkcs11 => softhsm,
+            Self::SoftHsm | Self::Kryoptic => softhsm,
+            Self::Tpm2Pkcs11 => {
+                let (module, pin) = (token::MODULE, self.softhsm_pin(layout));
+                let query = format!("module-path={module}&pin-source={}", encoded(&pin));
+                format!("{softhsm}ITLRecovery = \"pkcs11:token={}?{query}\"\n", token::LABEL)
+            }
             Self::Tpm => "default = \"tpm\"\n".to_owned(),
             Self::Split => format!("{softhsm}ITLRecovery = \"tpm\"\n"),
         };
         let loads = match self {
             // A TPM with every key in it is for one phone, and says so.
             Self::Tpm => each_of(loads, 1),
-            // It makes no temporary keys, so nobody can measure it.
+            // It makes no temporary keys, so nobody can measure it; and the one role that it has not asks for little.
             Self::Tpm2Pkcs11 => each_of(loads, 0),
             Self::SoftHsm | Self::Kryoptic | Self::Split => loads.to_owned(),
         };
@@ -138,8 +156,11 @@ impl Tokens {
     /// Lines for `[keyd]`.
     fn settings(self, layout: &Layout, tpm: Option<&Swtpm>) -> String {
         let root = layout.root.display();
+        // Its keys may decrypt too, and it refuses to be told otherwise.
+        let sign_only = if matches!(self, Self::Tpm2Pkcs11) { ", sign-only = false" } else { "" };
+        let module = self.module();
         let pkcs11 =
-            format!("pin-file = \"{root}/etc/pin\"\npkcs11 = {{ module = \"{}\" }}\n", self.module().display());
+            format!("pin-file = \"{root}/etc/pin\"\npkcs11 = {{ module = \"{}\"{sign_only} }}\n", module.display());
         let Some(tpm) = tpm.filter(|_| self.has_tpm()) else { return pkcs11 };
         format!(
             "{pkcs11}tpm = {{ address = {{ swtpm = {} }}, pin-file = \"{root}/etc/tpm-pin\", \
@@ -147,6 +168,13 @@ impl Tokens {
             tpm.port()
         )
     }
+}
+
+/// A path in a PKCS#11 URI (RFC 7512): everything percent-encoded that may have to be.
+fn encoded(path: &Path) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(byte);
+    let bytes = path.as_os_str().as_encoded_bytes().iter();
+    bytes.map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The same lines with this load each.
@@ -178,7 +206,7 @@ impl Hardware {
 /// key is to live.
 pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError> {
     let path = layout.root.join("etc/role-tokens.toml");
-    fs::write(&path, tokens.role_tokens()?).map_err(LabError::file(path))?;
+    fs::write(&path, tokens.role_tokens(layout)?).map_err(LabError::file(path))?;
     if tokens.has_tpm() {
         let maker = layout.tpm_maker();
         Swtpm::certify(&layout.root.join("swtpm"), &maker).map_err(LabError::file(maker))?;
@@ -193,8 +221,10 @@ pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError
         Some(tpm) if tokens == Tokens::Tpm2Pkcs11 => Some(manage(layout, tpm)?),
         _ => None,
     };
+    if tokens.has_softhsm() {
+        token::init(layout, &tokens.softhsm_pin(layout))?;
+    }
     match tokens {
-        Tokens::SoftHsm | Tokens::Split => token::init(layout)?,
         Tokens::Kryoptic => {
             let conf = layout.root.join("etc/kryoptic.conf");
             let base = layout.token().join("token.sql");
@@ -203,7 +233,7 @@ pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError
             init_by_pkcs11_tool(layout, &tokens.module())?;
         }
         Tokens::Tpm2Pkcs11 => init_by_pkcs11_tool(layout, &tokens.module())?,
-        Tokens::Tpm => {}
+        Tokens::SoftHsm | Tokens::Tpm | Tokens::Split => {}
     }
     let settings = tokens.settings(layout, tpm.as_ref());
     Ok(Hardware { _manager: manager, tpm: tpm.map(Mutex::new), settings })
@@ -215,9 +245,12 @@ fn start(state: &Path) -> Result<Swtpm, LabError> {
 
 /// A resource manager for keyd's processes, and the variables by which they find it.
 fn manage(layout: &Layout, tpm: &Swtpm) -> Result<ResourceManager, LabError> {
-    let user = (layout.owner == Owner::Each).then(|| (layout.owner.uid("keyd"), layout.owner.gid()));
     let path = token::variables_file(layout);
-    let manager = ResourceManager::start_for(tpm, user).map_err(LabError::file(&path))?;
+    let failed = |error: std::io::Error| LabError::Failed {
+        program: "tpm2-abrmd on a message bus of its own".into(),
+        output: error.to_string(),
+    };
+    let manager = ResourceManager::start(tpm).map_err(failed)?;
     let variables = manager.variables("TPM2_PKCS11_TCTI").map(|(name, value)| format!("{name}={value}\n")).concat();
     fs::write(&path, variables + "TPM2_PKCS11_BACKEND=esysdb\n").map_err(LabError::file(path))?;
     Ok(manager)
@@ -255,6 +288,7 @@ fn init_by_pkcs11_tool(layout: &Layout, module: &Path) -> Result<(), LabError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Owner;
 
     #[test]
     fn each_choice_is_named_and_another_is_refused() {
@@ -273,10 +307,15 @@ mod tests {
     #[test]
     fn the_shipped_file_is_changed_in_its_tokens_and_for_a_tpm_in_its_loads() {
         let shipped = fs::read_to_string(ROLE_TOKENS).unwrap();
-        let of = |tokens: Tokens| tokens.role_tokens().unwrap();
+        let layout = Layout { root: "/a lab".into(), owner: Owner::One("a test") };
+        let of = |tokens: Tokens| tokens.role_tokens(&layout).unwrap();
         assert_eq!(of(Tokens::SoftHsm), shipped.replace("\"pkcs11:token=casemate\"", "\"pkcs11:token=casemate-lab\""));
         assert!(of(Tokens::Split).contains("\ndefault = \"pkcs11:token=casemate-lab\"\nITLRecovery = \"tpm\"\n"));
         assert!(of(Tokens::Split).contains("\nTVS = 20\n"));
         assert!(of(Tokens::Tpm).contains("\ndefault = \"tpm\"\n") && of(Tokens::Tpm).contains("\nTVS = 1\n"));
+        let elsewhere = "ITLRecovery = \"pkcs11:token=casemate-lab?module-path=/usr/lib/softhsm/libsofthsm2.so&\
+                         pin-source=/a%20lab/etc/softhsm-pin\"\n";
+        let tpm2_pkcs11 = of(Tokens::Tpm2Pkcs11);
+        assert!(tpm2_pkcs11.contains(elsewhere) && tpm2_pkcs11.contains("\nTVS = 0\n"), "{tpm2_pkcs11}");
     }
 }
