@@ -16,7 +16,7 @@ pub use der::ecdsa_der;
 pub use error::HsmError;
 pub use key::{Backup, KeyAlgorithm, KeyId, KeySpec, PublicKey};
 pub use pin::{PIN_LIMIT, Pin, PinRefused};
-pub use rate::SignatureRate;
+pub use rate::{SignatureRate, TimedCalls};
 pub use role::{KeyRole, UnknownRole};
 pub use scheme::{Hash, Padding, SignatureScheme};
 pub use store::{KeyState, KeyStore, LoginState, StoredKey, TokenInfo};

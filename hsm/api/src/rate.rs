@@ -56,9 +56,62 @@ impl fmt::Display for SignatureRate {
     }
 }
 
+/// Calls made one after the other for a while, each timed: what a token does with nothing around it, and what everything above it
+/// is held against.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TimedCalls {
+    /// How long each took, in their order.
+    pub each: Vec<Duration>,
+    /// How long all took together.
+    pub elapsed: Duration,
+}
+
+impl TimedCalls {
+    /// Makes `call` again and again until `duration` is over, at least once.
+    ///
+    /// # Errors
+    /// The first one of `call`.
+    pub fn make<E>(duration: Duration, mut call: impl FnMut() -> Result<(), E>) -> Result<Self, E> {
+        let begin = Instant::now();
+        let (mut each, mut elapsed) = (Vec::new(), Duration::ZERO);
+        loop {
+            call()?;
+            let now = begin.elapsed();
+            each.push(now - elapsed);
+            elapsed = now;
+            if elapsed >= duration {
+                return Ok(Self { each, elapsed });
+            }
+        }
+    }
+
+    /// Calls in a second.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        // Counts of calls are far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        let calls = self.each.len() as f64;
+        calls / self.elapsed.as_secs_f64()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_call_is_timed_and_the_first_failure_ends_them() {
+        let calls = TimedCalls::make(Duration::from_millis(20), || {
+            std::thread::sleep(Duration::from_millis(4));
+            Ok::<_, ()>(())
+        });
+        let calls = calls.unwrap();
+        assert!((1..=5).contains(&calls.each.len()) && calls.each.iter().all(|call| *call >= Duration::from_millis(4)));
+        assert_eq!(calls.each.iter().sum::<Duration>(), calls.elapsed);
+        assert!(calls.per_second() <= 250.0, "{calls:?}");
+        assert_eq!(TimedCalls::make(Duration::ZERO, || Ok::<_, ()>(())).unwrap().each.len(), 1);
+        assert_eq!(TimedCalls::make(Duration::MAX, || Err("gone")), Err("gone"));
+    }
 
     #[test]
     fn a_rate_is_counted_shown_and_compared_without_rounding_up() {

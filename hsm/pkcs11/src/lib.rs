@@ -25,6 +25,5 @@ mod token;
 mod worker;
 
 pub use error::Pkcs11Error;
-pub use rate::RawRate;
 pub use settings::{Backoff, Pkcs11Files, Pkcs11Settings, TokenName};
 pub use store::Pkcs11Store;

@@ -346,9 +346,3 @@ fn spawn(shared: &Arc<Shared>, state: &mut State) -> Result<(), io::Error> {
     state.live += 1;
     Ok(())
 }
-
-/// A point in time `limit` from now, or as far as the clock goes.
-pub(crate) fn deadline(limit: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(limit).unwrap_or(now)
-}

@@ -1,11 +1,10 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, SignatureRate, SignatureScheme};
+use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, SignatureRate, SignatureScheme, TimedCalls};
 use cryptoki::{error::Error, object::Attribute};
 
 use crate::{
     keys::pairwise_scheme,
-    pool::deadline,
     signature::request,
     template::{Templates, Usage, templates},
     worker::{Open, Worker},
@@ -14,47 +13,21 @@ use crate::{
 /// `CKA_ID` and `CKA_LABEL` of the temporary key, which is no token object and so never found among those.
 const TEMPORARY: (KeyId, &str) = (KeyId([0; 16]), "casemate measures the rate");
 
-/// How fast the bare token signs, to hold everything above it against.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RawRate {
-    /// Signatures that the token made.
-    pub signatures: u64,
-    /// Time that they took.
-    pub elapsed: Duration,
-}
-
-impl RawRate {
-    /// Signatures in a second.
-    #[must_use]
-    pub fn per_second(&self) -> f64 {
-        // Counts of signatures are far below 2^52.
-        #[allow(clippy::cast_precision_loss)]
-        let signatures = self.signatures as f64;
-        signatures / self.elapsed.as_secs_f64()
-    }
-}
-
 /// Signs one digest again and again in one session, by `C_SignInit` and `C_Sign` alone.
 pub(crate) fn measure(
     worker: &mut Worker,
     id: KeyId,
     scheme: SignatureScheme,
     duration: Duration,
-) -> Result<RawRate, HsmError> {
+) -> Result<TimedCalls, HsmError> {
     worker.with_session(|open| {
         let key = open.key(id)?;
         if !scheme.fits(key.algorithm) {
             return Err(HsmError::SchemeMismatch { scheme, algorithm: key.algorithm });
         }
         let asked = request(scheme, b"casemate raw signature rate");
-        let begin = Instant::now();
-        let end = deadline(duration);
-        let mut signatures = 0;
-        while Instant::now() < end {
-            open.session.sign(&asked.mechanism, key.private, &asked.data).map_err(|error| open.failed(&error))?;
-            signatures += 1;
-        }
-        Ok(RawRate { signatures, elapsed: begin.elapsed() })
+        let sign = || open.session.sign(&asked.mechanism, key.private, &asked.data).map(drop);
+        TimedCalls::make(duration, sign).map_err(|error: Error| open.failed(&error))
     })
 }
 

@@ -9,13 +9,13 @@ use std::{
 
 use casemate_hsm_api::{
     HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate, SignatureScheme,
-    StoredKey, TokenInfo,
+    StoredKey, TimedCalls, TokenInfo,
 };
 use casemate_hsm_pin::{Refusals, WrittenPin, read_pin};
 use cryptoki::session::{Session, SessionState};
 
 use crate::{
-    Pkcs11Error, Pkcs11Files, Pkcs11Settings, RawRate, keys, login, module,
+    Pkcs11Error, Pkcs11Files, Pkcs11Settings, keys, login, module,
     pool::{Pool, Target},
     rate, token,
     worker::Worker,
@@ -131,11 +131,12 @@ impl Pkcs11Store {
         })
     }
 
-    /// How fast the token signs in one session with nothing around it, measured for `duration`.
+    /// How fast the token signs in one session with nothing around it, measured for `duration`. So many threads that call this at
+    /// once as there are sessions sign at once.
     ///
     /// # Errors
     /// As [`KeyStore::sign`].
-    pub fn raw_rate(&self, id: KeyId, scheme: SignatureScheme, duration: Duration) -> Result<RawRate, HsmError> {
+    pub fn raw_rate(&self, id: KeyId, scheme: SignatureScheme, duration: Duration) -> Result<TimedCalls, HsmError> {
         let limit = duration.saturating_add(self.settings.call_timeout());
         self.ask(limit, move |worker| rate::measure(worker, id, scheme, duration))
     }

@@ -3,12 +3,12 @@ use std::{
     io::Read,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use casemate_hsm_api::{
     HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, Pin, PublicKey, SignatureRate, SignatureScheme,
-    StoredKey, TokenInfo,
+    StoredKey, TimedCalls, TokenInfo,
 };
 use casemate_hsm_attest::{Answer, AttestationKey, Challenge, Statement};
 use casemate_hsm_pin::{WrittenPin, read_pin};
@@ -155,21 +155,16 @@ impl TpmStore {
         self.ask(self.settings.generate_timeout(), move |mut keys| attest::certify(&mut keys, id, &nonce))
     }
 
-    /// Signatures a second of the TPM with nothing around it: one digest again and again by one thread, for `duration`.
+    /// How fast the TPM signs with nothing around it: one digest again and again, a `TPM2_Sign` each by the library's ESAPI
+    /// (`Esys_Sign`) with the session that authorizes, for `duration`. It does one thing at a time, however many ask.
     ///
     /// # Errors
     /// As [`KeyStore::sign`].
-    pub fn raw_rate(&self, id: KeyId, scheme: SignatureScheme, duration: Duration) -> Result<f64, HsmError> {
+    pub fn raw_rate(&self, id: KeyId, scheme: SignatureScheme, duration: Duration) -> Result<TimedCalls, HsmError> {
         let limit = duration.saturating_add(self.settings.call_timeout());
         self.ask(limit, move |mut keys| {
             let sign = keys.bare(id, scheme, b"casemate raw signature rate")?;
-            let begin = Instant::now();
-            let mut signatures = 0_u32;
-            while begin.elapsed() < duration {
-                sign(keys.tpm)?;
-                signatures += 1;
-            }
-            Ok(f64::from(signatures) / begin.elapsed().as_secs_f64())
+            TimedCalls::make(duration, || sign(keys.tpm))
         })
     }
 

@@ -96,6 +96,6 @@ fn one_store_a_process_and_the_next_after_it() {
         third.sign(id, SignatureScheme::RsaPkcs1Sha256, b"m").unwrap();
         let rate = third.raw_rate(id, SignatureScheme::RsaPkcs1Sha256, Duration::from_millis(300)).unwrap();
         println!("RSA-2048 in one session: {:.0} signatures a second", rate.per_second());
-        assert!(rate.signatures > 1);
+        assert!(rate.each.len() > 1);
     });
 }
