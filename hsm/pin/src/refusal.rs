@@ -22,9 +22,6 @@ const MOST_ITERATIONS: u32 = 10_000_000;
 /// No record is longer.
 const LONGEST: u64 = 4096;
 
-/// Begins the records that `hsm/tpm` wrote before this crate was. They do not tell when the PIN file was written.
-const OF_A_TPM_BEFORE: &[u8] = b"casemate-tpm ";
-
 /// How the login went that the record speaks of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -145,9 +142,6 @@ impl Refusals {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed(error)),
             Ok(_) => {}
-        }
-        if text.starts_with(OF_A_TPM_BEFORE) {
-            return Err(self.damaged("an earlier release wrote it, in a form that is not read any more"));
         }
         let record: Record = serde_json::from_slice(&text).map_err(|error| self.damaged(&error.to_string()))?;
         if record.version != 1 || record.serial != self.serial {
@@ -289,19 +283,15 @@ mod tests {
         assert!(matches!(nowhere.mark(&pin("1"), 0).map(|_| ()), Err(PinError::Record { .. })));
     }
 
-    /// The names by which records of earlier releases are found, and what becomes of those that cannot be read.
+    /// A record whose name changes is a refused PIN that is tried again.
     #[test]
-    fn records_keep_their_names_and_one_of_an_earlier_tpm_lets_no_pin_through() {
+    fn records_keep_their_names() {
         let folder = tempfile::tempdir().unwrap();
-        let (token, tpm) = (Refusals::of_token(folder.path(), "tpm-a b"), Refusals::of_tpm(folder.path(), "0a1b"));
-        drop(token.mark(&pin("1"), 0).unwrap());
-        drop(tpm.mark(&pin("1"), 0).unwrap());
-        assert!(
-            folder.path().join("pin-refused-tpm_a_b").exists() && folder.path().join("pin-refused-tpm-0a1b").exists()
-        );
-        fs::write(folder.path().join("pin-refused-tpm-0a1b"), "casemate-tpm 1 00\n{}").unwrap();
-        let Err(PinError::RecordDamaged { detail, .. }) = tpm.verdict(&pin("1"), false, 3) else { panic!("taken") };
-        assert!(detail.contains("earlier release"), "{detail}");
+        drop(Refusals::of_token(folder.path(), "tpm-a b").mark(&pin("1"), 0).unwrap());
+        drop(Refusals::of_tpm(folder.path(), "0a1b").mark(&pin("1"), 0).unwrap());
+        for name in ["pin-refused-tpm_a_b", "pin-refused-tpm-0a1b"] {
+            assert!(folder.path().join(name).exists(), "{name}");
+        }
     }
 
     #[test]
