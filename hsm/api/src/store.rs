@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HsmError, KeyAlgorithm, KeyId, KeySpec, PublicKey, SignatureRate, SignatureScheme};
+use crate::{HsmError, KeyAlgorithm, KeyId, KeySpec, Pin, PublicKey, SignatureRate, SignatureScheme};
 
 /// Whether the one login of this process holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -134,6 +134,16 @@ pub trait KeyStore: Send + Sync {
     /// [`HsmError::Unproven`]; [`HsmError::KeyMissing`] when nothing stands under `id`.
     fn statement_json(&self, _id: KeyId, _nonce: &[u8]) -> Result<String, HsmError> {
         unproven(self)
+    }
+
+    /// Gives the token another user PIN, and has the PIN file hold it. Whoever kills the process within leaves the token with one
+    /// of the two PINs, and files by which the next login finds out which.
+    ///
+    /// # Errors
+    /// [`HsmError::Unsupported`] where the store cannot, as by default, or the token does not take such a PIN;
+    /// [`HsmError::PinIncorrect`] if the PIN file's PIN is not the token's.
+    fn change_pin(&self, _new: &Pin) -> Result<(), HsmError> {
+        Err(HsmError::Unsupported { token: self.token()?.serial, operation: "a change of its PIN".to_owned() })
     }
 
     /// Looks for the token again after it was absent, and logs in; does nothing if it is there and the login holds. Without

@@ -8,8 +8,10 @@
 mod acl;
 mod error;
 mod file;
+mod next;
 mod refusal;
 
 pub use error::PinError;
 pub use file::{WrittenPin, is_credential, read_pin};
+pub use next::NextPin;
 pub use refusal::{Mark, Refusals, Verdict};

@@ -84,6 +84,23 @@ impl Refusals {
         Self::named(folder, serial, "tpm-")
     }
 
+    /// The same for the PIN of a change whose end is unknown ([`NextPin`](crate::NextPin)): it has a record of its own, so that
+    /// trying one of the two PINs does not have the refusal of the other forgotten.
+    #[must_use]
+    pub fn of_next(&self) -> Self {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-next");
+        Self { path: path.into(), folder: self.folder.clone(), serial: self.serial.clone() }
+    }
+
+    /// Forgets the PIN: the token has another one now.
+    ///
+    /// # Errors
+    /// [`PinError::Record`].
+    pub fn forget(&self) -> Result<(), PinError> {
+        if self.path.exists() { self.remove() } else { Ok(()) }
+    }
+
     fn named(folder: &Path, serial: &str, kind: &str) -> Self {
         let name: String = serial.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let path = folder.join(format!("pin-refused-{kind}{name}"));
@@ -161,16 +178,12 @@ impl Refusals {
             .open(&new)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&new, &self.path))
-            .and_then(|()| self.sync_folder());
+            .and_then(|()| sync_folder(&self.folder));
         written.map_err(|error| self.failed(error))
     }
 
     fn remove(&self) -> Result<(), PinError> {
-        fs::remove_file(&self.path).and_then(|()| self.sync_folder()).map_err(|error| self.failed(error))
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
+        fs::remove_file(&self.path).and_then(|()| sync_folder(&self.folder)).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, source: io::Error) -> PinError {
@@ -205,6 +218,11 @@ impl Mark<'_> {
         self.record.outcome = Outcome::Refused;
         self.refusals.write(&self.record)
     }
+}
+
+/// Has what was made, renamed or removed in the folder survive a power failure.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// The serial number is salted in, so that a record of one token says nothing about another with the same PIN.

@@ -53,10 +53,15 @@ impl Pkcs11Error {
 
     /// The same in the words of the trait, for [`casemate_hsm_api::KeyStore::reconnect`].
     pub(crate) fn into_hsm(self, token: &str) -> HsmError {
+        self.into_hsm_of("opening", token)
+    }
+
+    /// The same, of another operation.
+    pub(crate) fn into_hsm_of(self, operation: &str, token: &str) -> HsmError {
         match self {
             Self::Hsm(error) => error,
             other => {
-                HsmError::Device { token: token.to_owned(), operation: "opening".to_owned(), detail: told(&other) }
+                HsmError::Device { token: token.to_owned(), operation: operation.to_owned(), detail: told(&other) }
             }
         }
     }

@@ -110,7 +110,8 @@ fn processors() -> usize {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Pkcs11Files {
-    /// File with the user PIN: mode 0400 or 0600, owned by the user that reads it. Read at each login, never kept.
+    /// File with the user PIN: mode 0400 or 0600, owned by the user that reads it, or a credential of systemd. Read at each login,
+    /// never kept.
     pub pin: PathBuf,
     /// Folder where refused PINs are remembered. It must survive restarts.
     pub state: PathBuf,

@@ -1,5 +1,4 @@
 use std::{
-    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -8,14 +7,16 @@ use std::{
 };
 
 use casemate_hsm_api::{
-    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate, SignatureScheme,
-    StoredKey, TimedCalls, TokenInfo,
+    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, Pin, PublicKey, SignatureRate,
+    SignatureScheme, StoredKey, TimedCalls, TokenInfo,
 };
-use casemate_hsm_pin::{Refusals, WrittenPin, read_pin};
+use casemate_hsm_pin::{NextPin, Refusals, read_pin};
 use cryptoki::session::{Session, SessionState};
 
 use crate::{
-    Pkcs11Error, Pkcs11Files, Pkcs11Settings, keys, login, module,
+    Pkcs11Error, Pkcs11Files, Pkcs11Settings, keys,
+    login::{Door, Pins},
+    module,
     pool::{Pool, Target},
     rate, token,
     worker::Worker,
@@ -30,8 +31,8 @@ pub struct Pkcs11Store {
     /// The session that holds the login: a token logs out when a process closes its last session. A call to it may hang with
     /// the inner lock, so only threads of the pool take that one.
     anchor: Mutex<Option<Anchor>>,
-    /// A login has not come back yet. Until it does, no other is tried.
-    logging_in: Arc<AtomicBool>,
+    /// A login or a change of the PIN has not come back yet. Until it does, no other is tried.
+    at_pin: Arc<AtomicBool>,
     /// The PIN was locked or about to be. Some modules, kryoptic among them, learn only when they are started that it no longer is.
     locked: AtomicBool,
     connecting: Mutex<()>,
@@ -75,7 +76,7 @@ impl Pkcs11Store {
             files,
             pool,
             anchor: Mutex::default(),
-            logging_in: Arc::default(),
+            at_pin: Arc::default(),
             locked: AtomicBool::default(),
             connecting: Mutex::default(),
             changing: Mutex::default(),
@@ -97,20 +98,20 @@ impl Pkcs11Store {
             return Ok(());
         }
         let limit = self.settings.call_timeout();
-        if self.logging_in.load(Ordering::Acquire) {
+        if self.at_pin.load(Ordering::Acquire) {
             return Err(HsmError::Timeout { token: self.pool.token(), limit }.into());
         }
         self.close_anchor()?;
         let idle = self.pool.retire();
-        let pin = read_pin(&self.files.pin)?;
-        let (settings, state) = (self.settings.clone(), self.files.state.clone());
-        let logging_in = Arc::clone(&self.logging_in);
+        let pins = Pins { file: read_pin(&self.files.pin)?, next: NextPin::of(&self.files.pin).read()? };
+        let (settings, files) = (self.settings.clone(), self.files.clone());
+        let at_pin = Arc::clone(&self.at_pin);
         let anew = self.locked.swap(false, Ordering::AcqRel);
         // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
         let connected = self.pool.call(limit, move |worker| {
-            logging_in.store(true, Ordering::Release);
-            let connected = connect(worker, &settings, &state, &pin, Restart { idle, anew });
-            logging_in.store(false, Ordering::Release);
+            at_pin.store(true, Ordering::Release);
+            let connected = connect(worker, &settings, &files, &pins, Restart { idle, anew });
+            at_pin.store(false, Ordering::Release);
             Ok(connected)
         })?;
         if let Err(Pkcs11Error::Hsm(HsmError::PinLocked { .. } | HsmError::PinLastTry { .. })) = &connected {
@@ -120,6 +121,33 @@ impl Pkcs11Store {
         *lock(&self.anchor) = Some(Arc::new(Mutex::new(connected.anchor)));
         self.pool.aim(connected.target);
         Ok(())
+    }
+
+    /// Gives the token another PIN, in the session that holds the login.
+    fn change(&self, new: &Pin) -> Result<(), Pkcs11Error> {
+        let _one = lock(&self.connecting);
+        self.usable()?;
+        let (token, limit) = (self.pool.token(), self.settings.call_timeout());
+        if self.at_pin.load(Ordering::Acquire) {
+            return Err(HsmError::Timeout { token, limit }.into());
+        }
+        NextPin::of(&self.files.pin).decided()?;
+        let old = read_pin(&self.files.pin)?;
+        let detail = "nobody is logged in".to_owned();
+        let anchor = lock(&self.anchor).clone().ok_or(HsmError::TokenAbsent { token, detail })?;
+        let (new, files, at_pin) = (new.clone(), self.files.clone(), Arc::clone(&self.at_pin));
+        let unresolved_logins = self.settings.unresolved_logins;
+        // All of it on the thread of the pool: a token that answers late has its answer written down all the same.
+        self.pool.call(limit, move |worker| {
+            let target = worker.target()?;
+            let refusals = Refusals::of_token(&files.state, &target.serial);
+            let (session, again) = (lock(&anchor), || token::present(worker.context(), &target));
+            let door = Door { session: &session, again, refusals: &refusals, unresolved_logins };
+            at_pin.store(true, Ordering::Release);
+            let changed = door.change(&old, &new, &NextPin::of(&files.pin));
+            at_pin.store(false, Ordering::Release);
+            Ok(changed)
+        })?
     }
 
     /// Closes the session that holds the login, on a thread of the pool: closing may hang like any other call.
@@ -192,8 +220,8 @@ struct Restart {
 fn connect(
     worker: &Worker,
     settings: &Pkcs11Settings,
-    state: &Path,
-    pin: &WrittenPin,
+    files: &Pkcs11Files,
+    pins: &Pins,
     Restart { idle, anew }: Restart,
 ) -> Result<Connection, Pkcs11Error> {
     let context = worker.context();
@@ -205,7 +233,7 @@ fn connect(
     if anew && may_restart {
         restart()?;
     }
-    let (target, described) = match token::find(context, &settings.token) {
+    let (target, _) = match token::find(context, &settings.token) {
         Err(HsmError::TokenAbsent { .. }) if may_restart => {
             restart()?;
             token::find(context, &settings.token)?
@@ -214,9 +242,11 @@ fn connect(
     };
     let failed = |error| crate::error::classify(&target.serial, &error);
     let anchor = context.open_rw_session(target.slot).map_err(failed)?;
-    let refusals = Refusals::of_token(state, described.serial_number().trim());
+    let refusals = Refusals::of_token(&files.state, &target.serial);
     let again = || token::present(context, &target);
-    login::login(&anchor, &described, again, pin, &refusals, settings.unresolved_logins)?;
+    let unresolved_logins = settings.unresolved_logins;
+    let door = Door { session: &anchor, again, refusals: &refusals, unresolved_logins };
+    door.enter(pins, &NextPin::of(&files.pin))?;
     Ok(Connection { target, anchor })
 }
 
@@ -263,6 +293,10 @@ impl KeyStore for Pkcs11Store {
         let limit = self.settings.generate_timeout().saturating_add(duration);
         let usage = self.settings.usage();
         self.ask(limit, move |worker| rate::of_temporary_key(worker, algorithm, usage, duration))
+    }
+
+    fn change_pin(&self, new: &Pin) -> Result<(), HsmError> {
+        self.change(new).map_err(|error| error.into_hsm_of("the change of its PIN", &self.pool.token()))
     }
 
     fn reconnect(&self) -> Result<(), HsmError> {

@@ -86,13 +86,18 @@ impl TpmError {
 
     /// The same in the words of the trait. Another TPM in the place of the right one is the right one's absence.
     pub(crate) fn into_hsm(self, token: &str) -> HsmError {
+        self.into_hsm_of("opening", token)
+    }
+
+    /// The same, of another operation.
+    pub(crate) fn into_hsm_of(self, operation: &str, token: &str) -> HsmError {
         match self {
             Self::Hsm(error) => error,
             Self::OtherTpm { ref made_by, .. } => {
                 HsmError::TokenAbsent { token: made_by.clone(), detail: self.to_string() }
             }
             other => {
-                HsmError::Device { token: token.to_owned(), operation: "opening".to_owned(), detail: told(&other) }
+                HsmError::Device { token: token.to_owned(), operation: operation.to_owned(), detail: told(&other) }
             }
         }
     }

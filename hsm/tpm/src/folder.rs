@@ -105,9 +105,32 @@ impl Folder {
         write::create(&path, &frame::seal(record)).map_err(|source| TpmError::File { path, source })
     }
 
-    pub(crate) fn replace_token(&self, record: &TokenRecord) -> Result<(), TpmError> {
-        let path = self.path.join("token");
+    /// Has `record` on disk, to take the token's place.
+    pub(crate) fn stage_token(&self, record: &TokenRecord) -> Result<(), TpmError> {
+        let path = self.staged();
         write::replace(&path, &frame::seal(record)).map_err(|source| TpmError::File { path, source })
+    }
+
+    /// Whether a record was staged that took no token's place.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.staged().exists()
+    }
+
+    /// Puts the staged record into the token's place, in one step.
+    pub(crate) fn commit_token(&self) -> Result<(), TpmError> {
+        let path = self.path.join("token");
+        fs::rename(self.staged(), &path)
+            .and_then(|()| write::sync_parent(&path))
+            .map_err(|source| TpmError::File { path, source })
+    }
+
+    /// Removes the staged record.
+    pub(crate) fn drop_staged(&self) -> Result<(), TpmError> {
+        self.remove(&self.staged())
+    }
+
+    fn staged(&self) -> PathBuf {
+        self.path.join("token.next")
     }
 
     /// What stands under `id`. Both files are read, and have to name it.

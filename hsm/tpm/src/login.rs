@@ -1,6 +1,6 @@
 use aws_lc_rs::rand;
 use casemate_hsm_api::{HsmError, Pin};
-use casemate_hsm_pin::{Refusals, Verdict, WrittenPin};
+use casemate_hsm_pin::{NextPin, Refusals, Verdict, WrittenPin};
 use tss_esapi::{
     structures::{Private, Public, SensitiveData},
     traits::{Marshall, UnMarshall},
@@ -105,20 +105,41 @@ pub(crate) fn login(
 
 /// Has the TPM seal the same content under another PIN. Who kept the old record can still open it with the old PIN: a TPM does
 /// not remember what it made.
+///
+/// The token has the new PIN from the moment in which the new record takes the old one's place. Before that both the record and the
+/// PIN are on disk beside the old ones, and [`settle`] tells by the record which PIN is the token's, without trying any.
 pub(crate) fn change_pin(
     connection: &mut Connection,
     folder: &Folder,
     record: &TokenRecord,
     pin: &Pin,
+    files: &NextPin,
 ) -> Result<TokenRecord, TpmError> {
+    settle(folder, files)?;
     let Some(key_auth) = connection.key_auth.clone() else {
         let detail = "nobody is logged in".to_owned();
         return Err(HsmError::TokenAbsent { token: record.serial.clone(), detail }.into());
     };
     // The content is known from the login, so the old PIN is not needed again.
     let made = seal(connection, &record.label, pin, key_auth.value())?;
-    folder.replace_token(&made)?;
+    folder.stage_token(&made)?;
+    if let Err(error) = files.stage(pin).map_err(TpmError::from).and_then(|()| folder.commit_token()) {
+        settle(folder, files)?;
+        return Err(error);
+    }
     Ok(made)
+}
+
+/// Ends a change of the PIN that was interrupted: a record that is still beside the token's was not in its place yet.
+pub(crate) fn settle(folder: &Folder, files: &NextPin) -> Result<(), TpmError> {
+    if folder.has_staged() {
+        // The PIN first: without the record it would be taken for the token's.
+        files.discard()?;
+        folder.drop_staged()?;
+    } else if files.is_there() {
+        files.adopt()?;
+    }
+    Ok(())
 }
 
 fn unseal(

@@ -31,7 +31,8 @@ pub struct TpmSettings {
     /// Folder of the key blobs. It must survive restarts and belongs into the backup: without it the keys are lost, and with
     /// it alone nobody can use them.
     pub folder: PathBuf,
-    /// File with the PIN: mode 0400 or 0600, owned by the user that reads it. Read at each login, never kept.
+    /// File with the PIN: mode 0400 or 0600, owned by the user that reads it, or a credential of systemd. Read at each login,
+    /// never kept.
     pub pin_file: PathBuf,
     /// Folder where refused PINs are remembered. It must survive restarts.
     pub state: PathBuf,

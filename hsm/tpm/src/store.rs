@@ -11,7 +11,7 @@ use casemate_hsm_api::{
     StoredKey, TimedCalls, TokenInfo,
 };
 use casemate_hsm_attest::{Answer, AttestationKey, Challenge, Statement};
-use casemate_hsm_pin::{WrittenPin, read_pin};
+use casemate_hsm_pin::{NextPin, read_pin};
 use serde::Serialize;
 use tss_esapi::{
     attributes::ObjectAttributes,
@@ -87,9 +87,10 @@ impl TpmStore {
     /// # Errors
     /// What waiting does not help: there is no token in the folder or another store has it, a file cannot be used.
     pub fn prepare(settings: TpmSettings) -> Result<Self, TpmError> {
-        read_pin(&settings.pin_file)?;
         let policy = settings.wrapping_key.as_deref().map(wrapping_policy).transpose()?;
         let folder = Folder::take(&settings.folder, false)?;
+        login::settle(&folder, &NextPin::of(&settings.pin_file))?;
+        read_pin(&settings.pin_file)?;
         let absent = || TpmError::NotInitialized { folder: settings.folder.clone() };
         let token = folder.token()?.ok_or_else(absent)?;
         let line = Line::start(&token.serial, settings.queue, settings.call_timeout()).map_err(TpmError::Thread)?;
@@ -109,22 +110,22 @@ impl TpmStore {
         if self.line.call(self.settings.call_timeout(), |desk| desk.work(Connection::present)).is_ok() {
             return Ok(());
         }
-        let pin = read_pin(&self.settings.pin_file)?;
         let (settings, shared) = (self.settings.clone(), Arc::clone(&self.shared));
-        self.line.call(self.settings.call_timeout(), move |desk| Ok(connect(desk, &settings, &shared, &pin)))?
+        self.line.call(self.settings.call_timeout(), move |desk| Ok(connect(desk, &settings, &shared)))?
     }
 
-    /// Has the PIN be another from now on. The PIN file is the caller's to change, after this.
-    ///
-    /// # Errors
-    /// As [`TpmStore::connect`]; without a login, the token is absent.
-    pub fn change_pin(&self, pin: Pin) -> Result<(), TpmError> {
+    /// All of it on the TPM's thread: a TPM that answers late has its answer written down all the same.
+    fn change(&self, pin: &Pin) -> Result<(), TpmError> {
         self.usable()?;
-        let shared = Arc::clone(&self.shared);
+        let (shared, pin, files) = (Arc::clone(&self.shared), pin.clone(), NextPin::of(&self.settings.pin_file));
         self.line.call(self.settings.call_timeout(), move |desk| {
             desk.work(|tpm| {
                 let mut token = lock(&shared.token);
-                Ok(login::change_pin(tpm, &shared.folder, &token, &pin).map(|made| *token = made))
+                let made = login::change_pin(tpm, &shared.folder, &token, &pin, &files);
+                Ok(made.and_then(|made| {
+                    *token = made;
+                    Ok(files.adopt()?)
+                }))
             })
         })?
     }
@@ -206,11 +207,17 @@ impl TpmStore {
     }
 }
 
-fn connect(desk: &mut Desk, settings: &TpmSettings, shared: &Shared, pin: &WrittenPin) -> Result<(), TpmError> {
+fn connect(desk: &mut Desk, settings: &TpmSettings, shared: &Shared) -> Result<(), TpmError> {
     // The old one first: an swtpm serves one connection at a time.
     desk.connection = None;
+    login::settle(&shared.folder, &NextPin::of(&settings.pin_file))?;
+    let pin = read_pin(&settings.pin_file)?;
+    // An interrupted change may have put another in its place.
+    if let Some(record) = shared.folder.token()? {
+        *lock(&shared.token) = record;
+    }
     let mut connection = Connection::open(settings)?;
-    login::login(&mut connection, &shared.folder, &lock(&shared.token), pin, settings)?;
+    login::login(&mut connection, &shared.folder, &lock(&shared.token), &pin, settings)?;
     desk.connection = Some(connection);
     Ok(())
 }
@@ -284,6 +291,10 @@ impl KeyStore for TpmStore {
 
     fn statement_json(&self, id: KeyId, nonce: &[u8]) -> Result<String, HsmError> {
         self.json(&self.attest(id, nonce)?)
+    }
+
+    fn change_pin(&self, new: &Pin) -> Result<(), HsmError> {
+        self.change(new).map_err(|error| error.into_hsm_of("the change of its PIN", self.line.token()))
     }
 
     fn reconnect(&self) -> Result<(), HsmError> {

@@ -1,11 +1,11 @@
-//! `casemate-hsm-probe SETTINGS.json login` or `... generate ID`: one short-lived process with a token, so that tests can see
+//! `casemate-hsm-probe SETTINGS.json login`, `... generate ID` or `... change-pin PIN`: one short-lived process with a token, so that tests can see
 //! what survives between processes, and kill one in the middle. The file holds the pair of [`Pkcs11Settings`] and
 //! [`Pkcs11Files`]. Prints one line: `ok`, or the name of the error.
 #![forbid(unsafe_code)]
 
 use std::{env, error::Error, fs, process::ExitCode};
 
-use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore};
+use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, Pin};
 use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Files, Pkcs11Settings, Pkcs11Store};
 
 fn main() -> ExitCode {
@@ -31,7 +31,11 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
             store.generate(id, "probe", KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None })?;
             Ok(())
         }
-        _ => Err("login, or generate ID".into()),
+        ("change-pin", [pin]) => {
+            println!("changing");
+            Ok(store.change_pin(&Pin::new(pin)?)?)
+        }
+        _ => Err("login, generate ID, or change-pin PIN".into()),
     }
 }
 

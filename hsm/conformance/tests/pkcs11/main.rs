@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod absence;
+mod change;
 mod generation;
 mod lab;
 mod limits;

@@ -11,12 +11,12 @@ const LOCKED: u64 = 0x0004_0000;
 /// RNG, login required, PIN initialised, restore key not needed, token initialised: what SoftHSM gives a new token.
 const FRESH: u64 = 0x0000_042d;
 
-fn flags(lab: &Lab) -> String {
+pub(crate) fn flags(lab: &Lab) -> String {
     let slots = lab.pkcs11_tool(&["--list-token-slots"]).unwrap();
     slots.lines().find(|line| line.contains("token flags")).unwrap().to_owned()
 }
 
-fn records(lab: &Lab) -> usize {
+pub(crate) fn records(lab: &Lab) -> usize {
     fs::read_dir(lab.folder.join("state")).unwrap().count()
 }
 

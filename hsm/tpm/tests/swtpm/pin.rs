@@ -13,6 +13,7 @@ use crate::{
 const SPEC: KeySpec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
 const SCHEME: SignatureScheme = SignatureScheme::EcdsaP256Sha256;
 const ID: KeyId = KeyId([9; 16]);
+const NEW: &str = "864209";
 
 fn open(lab: &Lab) -> Result<TpmStore, TpmError> {
     TpmStore::open(lab.settings())
@@ -123,13 +124,55 @@ fn the_pin_changes_and_the_keys_stay() {
     set_tries(&lab, 10);
     let store = open(&lab).unwrap();
     store.generate(ID, "k", SPEC).unwrap();
-    store.change_pin(Pin::new("864209").unwrap()).unwrap();
+    store.change_pin(&Pin::new(NEW).unwrap()).unwrap();
     store.sign(ID, SCHEME, b"m").unwrap();
     drop(store);
-    let old = open(&lab).map(drop);
-    assert!(matches!(old, Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))), "{old:?}");
-    lab.write_pin("864209");
+    assert_eq!(fs::read_to_string(lab.path("pin")).unwrap(), NEW);
     open(&lab).unwrap().sign(ID, SCHEME, b"m").unwrap();
+    assert_eq!(counted(&lab), 0);
+    lab.write_pin(PIN);
+    assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))), "the old one");
+}
+
+/// Every state of the disk that a kill within a change can leave, made by hand. No PIN is tried in vain.
+#[test]
+fn whatever_a_kill_left_the_next_store_serves_with_the_pin_that_is_the_tokens() {
+    let lab = Lab::new();
+    set_tries(&lab, 10);
+    open(&lab).unwrap().generate(ID, "k", SPEC).unwrap();
+    let (token, staged, next) =
+        (lab.path("token").join("token"), lab.path("token").join("token.next"), lab.path("pin.new"));
+    let old = fs::read(&token).unwrap();
+    open(&lab).unwrap().change_pin(&Pin::new(NEW).unwrap()).unwrap();
+    let new = fs::read(&token).unwrap();
+    // The new record staged, the new PIN staged, the new record in its place, the PIN in its place.
+    let states = [(false, false, false), (true, false, false), (true, true, false), (false, true, true)];
+    for (has_staged, has_next, is_new) in states {
+        lab.write_pin(NEW);
+        if has_next {
+            fs::rename(lab.path("pin"), &next).unwrap();
+        }
+        lab.write_pin(PIN);
+        // What a kill within the writing of either leaves besides.
+        fs::write(lab.path("pin.new.part"), "86").unwrap();
+        fs::write(lab.path("token").join(".token.next.new"), "casemate").unwrap();
+        fs::write(&token, if is_new { &new } else { &old }).unwrap();
+        if has_staged {
+            fs::write(&staged, &new).unwrap();
+        }
+        let state = format!("record staged {has_staged}, PIN staged {has_next}, record new {is_new}");
+        let store = open(&lab).unwrap_or_else(|error| panic!("{state}: {error}"));
+        store.sign(ID, SCHEME, b"m").unwrap();
+        let held = fs::read_to_string(lab.path("pin")).unwrap();
+        assert_eq!(held.trim(), if is_new { NEW } else { PIN }, "{state}");
+        assert!(!staged.exists() && !next.exists(), "{state}");
+        // A change after it is like any other.
+        store.change_pin(&Pin::new("975310").unwrap()).unwrap();
+        drop(store);
+        open(&lab).unwrap_or_else(|error| panic!("{state}: {error}"));
+        assert_eq!(counted(&lab), 0, "{state}");
+        assert!(!lab.path("pin.new.part").exists(), "{state}");
+    }
 }
 
 /// The value that stands for the PIN goes to the TPM when the token is made; who listens on the bus must not see it. swtpm logs
