@@ -175,6 +175,47 @@ registry! {
         /// Fingerprint; empty where the making was interrupted.
         fingerprint: String,
     }
+    /// A role's next key is about to be made beside the one that serves: a re-key began.
+    RekeyBegun = "3562cff27aee42f59a38f1a32211ff15", Notice, "{role}: uid {uid} has a next key made in token {token} ({place}); key {fingerprint} of token {from} signs on until it is retired" => {
+        /// Role.
+        role: String,
+        /// Fingerprint of the key that serves.
+        fingerprint: String,
+        /// Serial of its token.
+        from: String,
+        /// Serial of the token that makes the next key.
+        token: String,
+        /// That token's name.
+        place: String,
+        /// The next key's name in its token.
+        key_id: String,
+        /// Uid.
+        uid: u32,
+    }
+    /// A key signs nothing any more: its next key has followed it. It stays in its token.
+    KeyRetired = "9774ee83d854452cb4411ca9664bea13", Notice, "{role} key {fingerprint} of token {token} is retired and signs nothing any more; key {successor} of token {successor_token} is in its place" => {
+        /// Role.
+        role: String,
+        /// Fingerprint.
+        fingerprint: String,
+        /// Serial of its token.
+        token: String,
+        /// Fingerprint of the key that followed it.
+        successor: String,
+        /// Serial of that key's token.
+        successor_token: String,
+        /// Uid.
+        uid: u32,
+    }
+    /// A re-key did not begin or go on, and why.
+    RekeyRefused = "68dd747986d544ad89c83dc56a473ab4", Warning, "re-key of {role} for uid {uid} refused: {reason}" => {
+        /// Role.
+        role: String,
+        /// Uid.
+        uid: u32,
+        /// Reason.
+        reason: String,
+    }
     /// A key was not made because its token signs more slowly than the role needs, or cannot be measured.
     TokenTooSlow = "423b65f56456c02b484357d538436e9a", Error, "{role} key not made on token {token} ({place}): it signs {measured}, and the role needs {needed} signatures/s" => {
         /// Role.

@@ -159,7 +159,7 @@ impl KeydIssuer {
     fn authority(&self, pem: &[u8]) -> Result<(Authority, KeyRecord), IssueError> {
         let der = CertificateDer::from_pem_slice(pem).map_err(|error| IssueError::BadCertificate(error.to_string()))?;
         let authority = Authority::new(&der, self.validity)?;
-        let record = self.client.key(KeyRole::Capf)?;
+        let record = self.client.key_named(KeyRole::Capf, &authority.certificate.key_fingerprint())?;
         if record.spki_der != authority.certificate.spki_der {
             return Err(IssueError::BadCertificate("it is of another key than the recorded CAPF key".into()));
         }

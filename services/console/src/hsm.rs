@@ -22,6 +22,19 @@ struct View<'a> {
     state: &'a BrokerState,
     tokens: Vec<TokenView<'a>>,
     keys: Vec<KeyView<'a>>,
+    /// Keys that are to follow those, while their roles are re-keyed.
+    next: Vec<KeyView<'a>>,
+    /// Keys that sign nothing any more.
+    retired: Vec<RetiredView<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct RetiredView<'a> {
+    role: KeyRole,
+    token: &'a str,
+    key_id: &'a str,
+    fingerprint: &'a str,
 }
 
 #[derive(Serialize)]
@@ -93,11 +106,19 @@ impl<'a> KeyView<'a> {
     }
 }
 
+impl<'a> RetiredView<'a> {
+    fn of(KeyRecord { role, token, key_id, fingerprint, .. }: &'a KeyRecord) -> Self {
+        Self { role: *role, token, key_id, fingerprint }
+    }
+}
+
 fn view(status: &Status) -> View<'_> {
     View {
         state: &status.state,
         tokens: status.tokens.iter().map(TokenView::of).collect(),
         keys: status.keys.iter().map(KeyView::of).collect(),
+        next: status.next.iter().map(KeyView::of).collect(),
+        retired: status.retired.iter().map(RetiredView::of).collect(),
     }
 }
 
@@ -176,7 +197,8 @@ fn render(status: &Status) -> String {
         return text + "\nno key is recorded; run `casemate provision`\n";
     }
     let mut table = Table::new(&["ROLE", "ALGORITHM", "BACKUP", "ON TOKEN", "TOKEN", "FINGERPRINT"]);
-    for (key, present) in &status.keys {
+    let next = status.next.iter().map(|key| (format!("{} (next)", key.0.role), key));
+    for (role, (key, present)) in status.keys.iter().map(|key| (key.0.role.to_string(), key)).chain(next) {
         let backup = match key.backup {
             Backup::None => "none",
             Backup::Wrapped => "wrapped",
@@ -186,7 +208,11 @@ fn render(status: &Status) -> String {
             Some(false) => "MISSING",
             None => "unknown",
         };
-        table.row(&[key.role.name(), &key.algorithm.to_string(), backup, present, &key.token, &key.fingerprint]);
+        table.row(&[&role, &key.algorithm.to_string(), backup, present, &key.token, &key.fingerprint]);
+    }
+    for key in &status.retired {
+        let (role, algorithm) = (format!("{} (retired)", key.role), key.algorithm.to_string());
+        table.row(&[&role, &algorithm, "", "not looked for", &key.token, &key.fingerprint]);
     }
     format!("{text}\n{table}")
 }
@@ -246,7 +272,13 @@ pub(crate) mod tests {
     #[test]
     fn json_shows_each_token_with_its_rates_and_a_key_as_one_flat_object() {
         let keys = vec![(key(KeyRole::Capf, Backup::None), Some(true))];
-        let status = Status { state: BrokerState::Serving, tokens: vec![serving(), absent()], keys };
+        let status = Status {
+            state: BrokerState::Serving,
+            tokens: vec![serving(), absent()],
+            keys,
+            next: Vec::new(),
+            retired: Vec::new(),
+        };
         let shown = serde_json::to_value(view(&status)).unwrap();
         assert_eq!(shown["keys"][0]["role"], "CAPF");
         assert_eq!(shown["keys"][0]["on-token"], true);
@@ -266,7 +298,9 @@ pub(crate) mod tests {
             (key(KeyRole::Tvs, Backup::None), Some(false)),
         ];
         let state = BrokerState::Waiting("tpm: no slot".into());
-        let status = Status { state, tokens: vec![serving(), absent()], keys };
+        let next = vec![(key(KeyRole::Tvs, Backup::None), Some(true))];
+        let retired = vec![key(KeyRole::Capf, Backup::None)];
+        let status = Status { state, tokens: vec![serving(), absent()], keys, next, retired };
         assert_eq!(
             render(&status),
             "broker      waiting: tpm: no slot\n\
@@ -287,9 +321,11 @@ pub(crate) mod tests {
              rate        not measured by this process\n\
              roles       CAPF\n\
              \n\
-             ROLE         ALGORITHM  BACKUP   ON TOKEN  TOKEN  FINGERPRINT\n\
-             ITLRecovery  RSA-2048   wrapped  yes       0123   ab\n\
-             TVS          RSA-2048   none     MISSING   0123   ab\n"
+             ROLE            ALGORITHM  BACKUP   ON TOKEN        TOKEN  FINGERPRINT\n\
+             ITLRecovery     RSA-2048   wrapped  yes             0123   ab\n\
+             TVS             RSA-2048   none     MISSING         0123   ab\n\
+             TVS (next)      RSA-2048   none     yes             0123   ab\n\
+             CAPF (retired)  RSA-2048            not looked for  0123   ab\n"
         );
     }
 }

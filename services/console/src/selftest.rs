@@ -156,7 +156,13 @@ mod tests {
     }
 
     fn status() -> Status {
-        Status { state: BrokerState::Serving, tokens: vec![hsm::tests::serving()], keys: Vec::new() }
+        Status {
+            state: BrokerState::Serving,
+            tokens: vec![hsm::tests::serving()],
+            keys: Vec::new(),
+            next: Vec::new(),
+            retired: Vec::new(),
+        }
     }
 
     #[test]

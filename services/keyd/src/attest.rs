@@ -28,8 +28,8 @@ impl Broker {
             )));
         }
         let view = self.keys.view();
-        let made = view.made(role).ok_or_else(|| never_made(role))?;
-        let token = self.tokens.of(role)?;
+        let made = view.named(role, None).ok_or_else(|| never_made(role))?;
+        let token = self.tokens.of_key(made.key)?;
         let serving = token.serving()?;
         if let Some(missing) = serving.lacks(made.key) {
             return Err(gone(made.key, &missing));

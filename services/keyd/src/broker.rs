@@ -14,7 +14,7 @@ use casemate_runtime::{config::Config, peer::Peer};
 
 use crate::{
     Grant, JudgeLimits, Keeper, KeyPolicy, KeydError, Keys, RoleTokens, SignatureRecord, TokenParts,
-    keys::Recorded,
+    keys::{Recorded, Slot},
     token::{Missing, Token},
     tokens::{Tokens, worst},
 };
@@ -99,7 +99,9 @@ impl Broker {
         }
         let answer = match request {
             Request::Status => Ok(Response::Status(self.status())),
-            Request::Key { role } => self.key(peer, role).map(Response::Key),
+            Request::Key { role, fingerprint } => self.key(peer, role, fingerprint.as_deref()).map(Response::Key),
+            Request::Rekey { role } => self.rekey(peer, role).map(|(key, made)| Response::Generated { key, made }),
+            Request::Retire { role, fingerprint } => self.retire(peer, role, &fingerprint).map(Response::Retired),
             Request::Generate { role } => {
                 self.generate(peer, role).map(|(key, made)| Response::Generated { key, made })
             }
@@ -138,7 +140,7 @@ impl Broker {
         self.record.append(&Record::new(SERVICE, event).json_line())
     }
 
-    fn key(&self, peer: Peer, role: KeyRole) -> Result<KeyRecord, Refusal> {
+    fn key(&self, peer: Peer, role: KeyRole, fingerprint: Option<&str>) -> Result<KeyRecord, Refusal> {
         if !self.config.daemons_of(peer.uid).any(|daemon| self.policy.permits_any(daemon, role)) {
             return Err(self.refuse(
                 peer,
@@ -147,8 +149,8 @@ impl Broker {
                 format!("uid {} has no use for the {role} key", peer.uid),
             ));
         }
-        let record = self.keys.view().get(role).and_then(|key| key.public());
-        record.ok_or_else(|| never_made(role))
+        let record = self.keys.view().named(role, fingerprint).and_then(|made| made.key.public());
+        record.ok_or_else(|| unknown(role, fingerprint))
     }
 
     fn status(&self) -> Status {
@@ -176,15 +178,21 @@ impl Broker {
         let is_recorded = |key: &StoredKey, record: &KeyRecord| {
             key.id.to_string() == record.key_id && key.public.spki_der == record.spki_der
         };
-        let there = |record: &KeyRecord| {
-            let (_, (token, keys)) = found.iter().find(|(_, (token, _))| token.roles.contains(&record.role))?;
+        let there = |key: &Recorded, record: &KeyRecord| {
+            let place = self.tokens.of_key(key).ok()?.place();
+            let (_, (token, keys)) = found.iter().find(|(_, (token, _))| token.name == place)?;
             let keys = keys.as_ref()?;
             let is_its_token = token.info.as_ref().is_some_and(|info| info.serial == record.token);
             Some(is_its_token && keys.iter().any(|key| is_recorded(key, record)))
         };
         let view = self.keys.view();
-        let records: Vec<_> = view.all_made().filter_map(|made| made.key.public()).collect();
-        let present: Vec<_> = records.iter().map(there).collect();
+        let looked_for = |slot| -> Vec<_> {
+            let records = view.made_in(slot).filter_map(|made| Some((made.key, made.key.public()?)));
+            records.map(|(key, record)| (there(key, &record), record)).map(|(there, record)| (record, there)).collect()
+        };
+        let (keys, next) = (looked_for(Slot::Current), looked_for(Slot::Next));
+        let retired: Vec<_> = view.retired().iter().filter_map(|key| key.public()).collect();
+        let records: Vec<_> = keys.iter().chain(&next).map(|(record, _)| record).chain(&retired).collect();
         let counted = |(_, (token, keys)): (usize, (TokenStatus, Option<Vec<StoredKey>>))| {
             let known = |keys: &[StoredKey]| {
                 keys.iter().filter(|key| records.iter().any(|record| is_recorded(key, record))).count()
@@ -192,9 +200,8 @@ impl Broker {
             TokenStatus { pairs: keys.map(|keys| (keys.len(), known(&keys))), ..token }
         };
         let tokens: Vec<_> = found.into_iter().map(counted).collect();
-        let keys = records.into_iter().zip(present).collect();
         let state = worst(tokens.iter().map(|token| (&*token.name, &token.state)));
-        Status { state, tokens, keys }
+        Status { state, tokens, keys, next, retired }
     }
 }
 
@@ -209,6 +216,17 @@ pub(crate) fn never_made(role: KeyRole) -> Refusal {
     Refusal::KeyMissing(format!("the {role} key was never made; provision the node"))
 }
 
+/// The answer where there is no such key.
+pub(crate) fn unknown(role: KeyRole, fingerprint: Option<&str>) -> Refusal {
+    match fingerprint {
+        None => never_made(role),
+        Some(name) => Refusal::KeyMissing(format!(
+            "no {role} key that serves has the fingerprint {name}: it is retired or was never made; is a certificate of another \
+             key still published?"
+        )),
+    }
+}
+
 /// The answer where a key is on record and cannot be used. Nothing is made in its place.
 pub(crate) fn gone(key: &Recorded, missing: &Missing) -> Refusal {
     let (role, token) = (key.role, &key.token);
@@ -219,7 +237,7 @@ pub(crate) fn gone(key: &Recorded, missing: &Missing) -> Refusal {
         Missing::Moved(place) => format!(
             "the {role} key was made on token {token} ({}), and role-tokens.toml puts {role} on {place}: moving a role is a \
              planned re-key, which makes a new key that phones have to learn, and never a copy; name the old token again, or \
-             re-key",
+             run `casemate identity rekey {role}`",
             key.place.as_deref().unwrap_or_default()
         ),
     })

@@ -14,14 +14,15 @@ use casemate_runtime::peer::Peer;
 use crate::{
     Broker, Grant, KeydError,
     broker::{gone, never_made},
-    keys::{Recorded, backup, fingerprint, new_id},
+    keys::{Recorded, Slot, backup, fingerprint, new_id},
     token::{Missing, Serving, Token, lacks, moved},
 };
 
-/// Who has a key made, and where.
+/// Who has a key made, as which of its role, and where.
 #[derive(Clone, Copy)]
 struct At<'a> {
     peer: Peer,
+    slot: Slot,
     token: &'a Token,
     serving: &'a Arc<Serving>,
 }
@@ -33,32 +34,92 @@ impl Broker {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         let token = self.tokens.of(role)?;
         let serving = token.serving()?;
-        let recorded = self.keys.view().get(role).map(Arc::clone);
+        let made =
+            self.there_or_made(At { peer, slot: Slot::Current, token, serving: &serving }, role, &mut unfinished);
+        drop(unfinished);
+        made
+    }
+
+    /// The next key of `role`, and whether this call made it. The key that serves is not touched, nor need its token be there.
+    pub(crate) fn rekey(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
+        self.demand(peer, role, Grant::Rekey)?;
+        let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.keys.view().made(Slot::Current, role).is_none() {
+            return Err(never_made(role));
+        }
+        let token = self.tokens.of(role)?;
+        let serving = token.serving()?;
+        let made = self.there_or_made(At { peer, slot: Slot::Next, token, serving: &serving }, role, &mut unfinished);
+        drop(unfinished);
+        made
+    }
+
+    /// Has the key of `role` with this fingerprint sign nothing any more. It stays in its token, and its token need not be there.
+    pub(crate) fn retire(&self, peer: Peer, role: KeyRole, name: &str) -> Result<KeyRecord, Refusal> {
+        self.demand(peer, role, Grant::Rekey)?;
+        // One change of keys at a time.
+        let _unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = self.keys.view();
+        let is_named =
+            |key: &&Arc<Recorded>| key.role == role && key.spki.as_deref().map(fingerprint).as_deref() == Some(name);
+        if let Some(record) = view.retired().iter().find(is_named).and_then(|key| key.public()) {
+            return Ok(record);
+        }
+        let none = |what: &str| Refusal::KeyMissing(format!("{role} has no {what}; nothing was retired"));
+        let old = view.named(role, None).filter(|made| fingerprint(made.spki) == name);
+        let old = old.ok_or_else(|| none(&format!("key {name} that serves")))?;
+        let next = view.made(Slot::Next, role).ok_or_else(|| none("next key that is made"))?;
+        // Nothing signs in its place if the next one is not there.
+        self.still_there(self.tokens.of_key(next.key)?, next.key, &self.tokens.of_key(next.key)?.serving()?)?;
+        let record = old.key.public().ok_or_else(|| never_made(role))?;
+        let event = Event::KeyRetired {
+            role: role.to_string(),
+            fingerprint: record.fingerprint.clone(),
+            token: record.token.clone(),
+            successor: fingerprint(next.spki),
+            successor_token: next.key.token.clone(),
+            uid: peer.uid,
+        };
+        // Told before it counts; a kill in between leads to its being told again.
+        self.on_disk(&event).map_err(own_failure)?;
+        self.auditor.record(&event);
+        self.keys.retire(old.key).map_err(own_failure)?;
+        Ok(record)
+    }
+
+    /// The key on record, or the one that is made now.
+    fn there_or_made(
+        &self,
+        at: At<'_>,
+        role: KeyRole,
+        unfinished: &mut BTreeSet<KeyRole>,
+    ) -> Result<(KeyRecord, bool), Refusal> {
+        let recorded = self.keys.view().get(at.slot, role).map(Arc::clone);
         let (key, made) = match recorded {
+            Some(key) if lacks(&key, &at.serving.serial, &at.serving.place).is_some() => {
+                return Err(self.elsewhere(&key, at.serving));
+            }
             Some(key) if key.spki.is_some() => {
-                self.still_there(token, &key, &serving)?;
+                self.still_there(at.token, &key, at.serving)?;
                 (key, false)
             }
-            Some(key) if key.token != serving.serial => return Err(self.begun_elsewhere(&key, &serving)),
-            Some(key) => (self.finish(At { peer, token, serving: &serving }, &key, &mut unfinished)?, true),
+            Some(key) => (self.finish(at, &key, unfinished)?, true),
             None => {
-                let at = At { peer, token, serving: &serving };
                 let spec = self.spec(role)?;
                 // Before it is on record where the key is to be made: the role can still be put elsewhere.
                 self.demand_rate(at, role, spec.algorithm)?;
-                let key = self.intend(role, spec, &serving)?;
-                (self.make(at, &key, &mut unfinished)?, true)
+                let key = self.intend(at, role, spec)?;
+                (self.make(at, &key, unfinished)?, true)
             }
         };
         unfinished.remove(&role);
-        drop(unfinished);
         key.public().map(|record| (record, made)).ok_or_else(|| never_made(role))
     }
 
     /// That a key on record is the one on the token; looked at anew, for it may have been brought back.
     fn still_there(&self, token: &Token, key: &Recorded, serving: &Arc<Serving>) -> Result<(), Refusal> {
         let view = self.keys.view();
-        let made = view.made(key.role).ok_or_else(|| never_made(key.role))?;
+        let made = view.all_made().find(|made| made.key.id == key.id).ok_or_else(|| never_made(key.role))?;
         match token.test_again(&made, &serving.serial) {
             Ok(None) => Ok(()),
             Ok(Some(missing)) => Err(gone(key, &missing)),
@@ -66,12 +127,17 @@ impl Broker {
         }
     }
 
-    /// The refusal to go on where a generation began on another token.
-    fn begun_elsewhere(&self, key: &Recorded, serving: &Serving) -> Refusal {
+    /// The refusal of a key that was made, or whose making began, on another token.
+    fn elsewhere(&self, key: &Recorded, serving: &Serving) -> Refusal {
         let (role, begun, now) = (key.role, &key.token, &serving.serial);
-        if let Some(missing @ Missing::Moved(_)) = lacks(key, now, &serving.place) {
-            self.auditor.record(&moved(key, &serving.place));
-            return gone(key, &missing);
+        match lacks(key, now, &serving.place) {
+            // Of a key that serves elsewhere it was told when its token was tested.
+            Some(missing @ Missing::Moved(_)) if key.spki.is_none() => {
+                self.auditor.record(&moved(key, &serving.place));
+                return gone(key, &missing);
+            }
+            Some(missing) if key.spki.is_some() => return gone(key, &missing),
+            _ => {}
         }
         Refusal::KeyMissing(format!(
             "making the {role} key began on token {begun}, and token {now} is here; bring that token back"
@@ -113,11 +179,26 @@ impl Broker {
         Err(Refusal::Policy(reason))
     }
 
-    fn intend(&self, role: KeyRole, spec: KeySpec, serving: &Serving) -> Result<Recorded, Refusal> {
+    fn intend(&self, at: At<'_>, role: KeyRole, spec: KeySpec) -> Result<Recorded, Refusal> {
         let id = new_id(role).map_err(own_failure)?;
-        let (token, place) = (serving.serial.clone(), Some(serving.place.clone()));
+        let (token, place) = (at.serving.serial.clone(), Some(at.serving.place.clone()));
         let key = Recorded { role, id, token, place, spec, spki: None, certificates: Vec::new() };
-        self.keys.intend(key.clone()).map_err(own_failure)?;
+        if at.slot == Slot::Next {
+            let view = self.keys.view();
+            let serves = view.made(Slot::Current, role).ok_or_else(|| never_made(role))?;
+            let event = Event::RekeyBegun {
+                role: role.to_string(),
+                fingerprint: fingerprint(serves.spki),
+                from: serves.key.token.clone(),
+                token: key.token.clone(),
+                place: at.serving.place.clone(),
+                key_id: id.to_string(),
+                uid: at.peer.uid,
+            };
+            self.on_disk(&event).map_err(own_failure)?;
+            self.auditor.record(&event);
+        }
+        self.keys.intend(at.slot, &key).map_err(own_failure)?;
         Ok(key)
     }
 
@@ -190,7 +271,7 @@ impl Broker {
         }
         self.on_disk(event).map_err(own_failure)?;
         self.auditor.record(event);
-        Ok(Arc::new(self.keys.made(key, spki).map_err(own_failure)?))
+        Ok(Arc::new(self.keys.made(at.slot, key, spki).map_err(own_failure)?))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::KeydError;
 pub enum Grant {
     /// Have it made, while the node is provisioned.
     Generate,
+    /// Have a next key made while the key serves, and have that one retired.
+    Rekey,
     /// [`Purpose::SelfSigned`].
     SelfSigned,
     /// [`Purpose::CertificateRequest`].
@@ -49,6 +51,7 @@ impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Generate => "generate",
+            Self::Rekey => "rekey",
             Self::SelfSigned => "self-signed",
             Self::CertificateRequest => "certificate-request",
             Self::DeviceCertificate => "device-certificate",
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn the_shipped_file_grants_what_the_design_says_and_nothing_else() {
         use KeyRole::{CallManager, CallManagerEcdsa, Capf, ItlRecovery, Tvs};
-        for grant in [Grant::Generate, Grant::SelfSigned, Grant::CertificateRequest] {
+        for grant in [Grant::Generate, Grant::Rekey, Grant::SelfSigned, Grant::CertificateRequest] {
             assert_eq!(holders(grant), pairs("certmgr", &KeyRole::ALL), "{grant}: certmgr alone");
         }
         assert_eq!(holders(Grant::DeviceCertificate), pairs("capf", &[Capf]));

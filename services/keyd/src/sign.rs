@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::{
     Broker, Grant, KeydError,
-    broker::{gone, never_made},
+    broker::{gone, unknown},
     judge::{Judged, Known, judge},
     keys::Made,
     token::{Missing, NOT_THERE, Serving, Token},
@@ -21,7 +21,7 @@ impl Broker {
         let (role, grant) = (request.role, Grant::from(&request.purpose));
         self.demand(peer, role, grant)?;
         let view = self.keys.view();
-        let made = view.made(role).ok_or_else(|| never_made(role))?;
+        let made = view.named(role, request.key.as_deref()).ok_or_else(|| unknown(role, request.key.as_deref()))?;
         let (key, spki) = (made.key, made.spki);
         let known = Known {
             role,
@@ -34,7 +34,7 @@ impl Broker {
         };
         let judged = judge(&request.message, &request.purpose, request.scheme, &known)
             .map_err(|unfit| self.refuse(peer, role, grant, chain(&unfit)))?;
-        let token = self.tokens.of(role)?;
+        let token = self.tokens.of_key(key)?;
         let serving = token.serving()?;
         if let Some(missing) = serving.lacks(key) {
             return Err(gone(key, &missing));

@@ -1,6 +1,9 @@
 //! The tokens of the node, and who keeps each of them.
 
-use std::sync::{Arc, mpsc::Sender};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, mpsc::Sender},
+};
 
 use casemate_audit::Auditor;
 use casemate_hsm_api::{HsmError, KeyRole};
@@ -8,6 +11,7 @@ use casemate_keyring::{BrokerState, Refusal};
 
 use crate::{
     Broker,
+    keys::Recorded,
     token::{Token, TokenParts},
 };
 
@@ -16,17 +20,25 @@ pub(crate) struct Tokens(Vec<Arc<Token>>);
 
 impl Tokens {
     pub(crate) fn new(parts: Vec<TokenParts>, auditor: &Arc<Auditor>) -> Self {
-        Self(parts.into_iter().map(|parts| Arc::new(Token::new(parts, Arc::clone(auditor)))).collect())
+        let places: Arc<BTreeSet<String>> = Arc::new(parts.iter().map(|parts| parts.place.clone()).collect());
+        let token = |parts| Arc::new(Token::new(parts, Arc::clone(&places), Arc::clone(auditor)));
+        Self(parts.into_iter().map(token).collect())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Token>> {
         self.0.iter()
     }
 
-    /// The token where the key of `role` lives.
+    /// The token where the key of `role` is to be made.
     pub(crate) fn of(&self, role: KeyRole) -> Result<&Arc<Token>, Refusal> {
         let none = || Refusal::Failed(format!("role-tokens.toml names no token for {role}"));
         self.0.iter().find(|token| token.holds(role)).ok_or_else(none)
+    }
+
+    /// The token that has `key`: the one that made it as long as it is named for any role, also where its own role was put
+    /// elsewhere meanwhile.
+    pub(crate) fn of_key(&self, key: &Recorded) -> Result<&Arc<Token>, Refusal> {
+        self.0.iter().find(|token| token.has(key)).map_or_else(|| self.of(key.role), Ok)
     }
 
     /// The token of this name.

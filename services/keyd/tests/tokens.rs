@@ -126,13 +126,19 @@ fn a_key_does_not_follow_its_role_to_another_token() {
         assert!(text.contains("planned re-key") && text.contains("FAKE1") && text.contains(SECOND), "{text}");
     };
     refused(broker.generate(CERTMGR, TomcatEcdsa).unwrap_err());
-    refused(signs(&broker, &key).unwrap_err());
     assert_eq!((node.token.objects(), second.objects()), (2, 0), "no copy and no new key");
+    signs(&broker, &key).unwrap();
     assert_eq!((node.audited("RoleMoveRefused"), node.audited("KeyMissing")), (1, 0), "{}", node.journal());
-    assert_eq!(broker.status(ROOT).unwrap().keys, [(key.clone(), Some(false))]);
+    assert_eq!(broker.status(ROOT).unwrap().keys, [(key.clone(), Some(true))], "where it was made it signs on");
     broker.generate(CERTMGR, CallManagerEcdsa).unwrap();
     drop(broker);
     signs(&node.broker(), &key).unwrap();
+    // Nobody names the token any more that made it: the role waits.
+    let renamed =
+        node.with_tokens(vec![node.token_parts(SECOND, &KeyRole::ALL, open(&second))], LOADS, node.record(), USERS);
+    renamed.attempt().unwrap();
+    refused(signs(&renamed, &key).unwrap_err());
+    assert_eq!(renamed.status(ROOT).unwrap().keys[1], (key, Some(false)));
 }
 
 /// Nothing is made twice, and the role can be put elsewhere before anything was made.

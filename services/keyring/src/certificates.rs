@@ -4,6 +4,7 @@ use std::{
 };
 
 use casemate_hsm_api::KeyRole;
+use casemate_pki::CertificateFacts;
 use casemate_runtime::publish::Watched;
 use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
@@ -71,7 +72,8 @@ impl Certificates {
 
     fn certified(&self, role: KeyRole, pem: &[u8]) -> Result<Arc<CertifiedKey>, String> {
         let certificate = CertificateDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
-        let record = self.client.key(role).map_err(|error| error.to_string())?;
+        let facts = CertificateFacts::parse(&certificate).map_err(|error| error.to_string())?;
+        let record = self.client.key_named(role, &facts.key_fingerprint()).map_err(|error| error.to_string())?;
         let certified = CertifiedKey::new(vec![certificate], Arc::new(TlsKey::new(self.client.clone(), record)));
         certified.keys_match().map_err(|error| error.to_string())?;
         Ok(Arc::new(certified))

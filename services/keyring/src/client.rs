@@ -125,7 +125,19 @@ impl Client {
     /// # Errors
     /// [`Refusal::KeyMissing`] when none was made yet.
     pub fn key(&self, role: KeyRole) -> Result<KeyRecord, KeyringError> {
-        match self.ask(&Request::Key { role }, self.0.timeout())? {
+        self.key_record(Request::Key { role, fingerprint: None })
+    }
+
+    /// The key of `role` with this fingerprint: while a role is re-keyed it has two, and each certificate is of one of them.
+    ///
+    /// # Errors
+    /// [`Refusal::KeyMissing`] when `role` has no such key, or has it no more.
+    pub fn key_named(&self, role: KeyRole, fingerprint: &str) -> Result<KeyRecord, KeyringError> {
+        self.key_record(Request::Key { role, fingerprint: Some(fingerprint.to_owned()) })
+    }
+
+    fn key_record(&self, request: Request) -> Result<KeyRecord, KeyringError> {
+        match self.ask(&request, self.0.timeout())? {
             Response::Key(record) => Ok(record),
             other => Err(self.0.unexpected(other)),
         }
@@ -143,6 +155,30 @@ impl Client {
         }
     }
 
+    /// Makes the next key of `role`, or finishes an interrupted making; `true` when this call did.
+    ///
+    /// # Errors
+    /// [`Refusal::KeyMissing`] when there is no key to be followed, or the next one was begun on another token.
+    pub fn rekey(&self, role: KeyRole) -> Result<(KeyRecord, bool), KeyringError> {
+        let limit = Duration::from_millis(self.0.settings.generate_timeout_ms);
+        match self.ask(&Request::Rekey { role }, limit)? {
+            Response::Generated { key, made } => Ok((key, made)),
+            other => Err(self.0.unexpected(other)),
+        }
+    }
+
+    /// Has the key of `role` with this fingerprint sign nothing any more, and its next key follow it.
+    ///
+    /// # Errors
+    /// [`Refusal::KeyMissing`] when `role` has no such key, or no next one.
+    pub fn retire(&self, role: KeyRole, fingerprint: &str) -> Result<KeyRecord, KeyringError> {
+        let request = Request::Retire { role, fingerprint: fingerprint.to_owned() };
+        match self.ask(&request, self.0.timeout())? {
+            Response::Retired(record) => Ok(record),
+            other => Err(self.0.unexpected(other)),
+        }
+    }
+
     /// Has the key of `role` sign `message`.
     ///
     /// # Errors
@@ -154,7 +190,27 @@ impl Client {
         purpose: Purpose,
         message: &[u8],
     ) -> Result<Vec<u8>, KeyringError> {
-        let request = Request::Sign(SignRequest { role, scheme, purpose, message: message.to_vec() });
+        self.signature(SignRequest { role, key: None, scheme, purpose, message: message.to_vec() })
+    }
+
+    /// Has the key of `role` with this fingerprint sign `message`.
+    ///
+    /// # Errors
+    /// As [`KeyringError`] says.
+    pub fn sign_named(
+        &self,
+        role: KeyRole,
+        fingerprint: &str,
+        scheme: SignatureScheme,
+        purpose: Purpose,
+        message: &[u8],
+    ) -> Result<Vec<u8>, KeyringError> {
+        let key = Some(fingerprint.to_owned());
+        self.signature(SignRequest { role, key, scheme, purpose, message: message.to_vec() })
+    }
+
+    fn signature(&self, request: SignRequest) -> Result<Vec<u8>, KeyringError> {
+        let request = Request::Sign(request);
         match self.ask(&request, self.0.timeout())? {
             Response::Signature(signature) => Ok(signature),
             other => Err(self.0.unexpected(other)),

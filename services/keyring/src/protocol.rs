@@ -9,8 +9,8 @@ pub const MESSAGE_LIMIT: usize = 1 << 20;
 pub const NONCE_LIMIT: usize = 64;
 
 /// Frames of the broker's socket: [`Request`] one way, [`Response`] the other, encoded by postcard. In version 1 a [`Status`] had
-/// one token.
-pub const FRAMING: Framing = Framing { version: 2, limit: MESSAGE_LIMIT + 4096 };
+/// one token, in version 2 a role had one key.
+pub const FRAMING: Framing = Framing { version: 3, limit: MESSAGE_LIMIT + 4096 };
 
 /// What a caller asks of the broker.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -23,10 +23,26 @@ pub enum Request {
         /// Whose key.
         role: KeyRole,
     },
-    /// The recorded key of `role`. Any caller that may use it.
+    /// Make the next key of `role` in the token that `role-tokens.toml` names for it, beside the key that serves, or say which
+    /// one is recorded already. Both sign until [`Request::Retire`]. certmgr alone, while an operator re-keys.
+    Rekey {
+        /// Whose key.
+        role: KeyRole,
+    },
+    /// Have the key of `role` sign nothing any more, and its next key be the key. It stays in its token and on record. certmgr
+    /// alone. May be asked again.
+    Retire {
+        /// Whose key.
+        role: KeyRole,
+        /// [`KeyRecord::fingerprint`] of the key that is retired.
+        fingerprint: String,
+    },
+    /// A recorded key of `role`. Any caller that may use it.
     Key {
         /// Whose key.
         role: KeyRole,
+        /// [`KeyRecord::fingerprint`] of the one that is meant, while there are two; without it, the one that is not the next.
+        fingerprint: Option<String>,
     },
     /// Sign a message.
     Sign(SignRequest),
@@ -56,6 +72,8 @@ pub enum Request {
 pub struct SignRequest {
     /// Whose key.
     pub role: KeyRole,
+    /// [`KeyRecord::fingerprint`] of the one that is meant, while there are two; without it, the one that is not the next.
+    pub key: Option<String>,
     /// With which algorithm.
     pub scheme: SignatureScheme,
     /// What the message is. The broker parses it as that and refuses what does not fit.
@@ -111,7 +129,7 @@ pub enum Response {
     Status(Status),
     /// To [`Request::Key`].
     Key(KeyRecord),
-    /// To [`Request::Generate`].
+    /// To [`Request::Generate`] and [`Request::Rekey`].
     Generated {
         /// The key that is recorded now.
         key: KeyRecord,
@@ -120,10 +138,12 @@ pub enum Response {
     },
     /// To [`Request::Sign`]: RSA as long as the modulus, ECDSA as DER.
     Signature(Vec<u8>),
-    /// Nothing was signed or made.
+    /// Nothing was signed, made or retired.
     Refused(Refusal),
     /// To [`Request::Attest`], [`Request::AttestationKey`] and [`Request::AnswerChallenge`].
     Evidence(Evidence),
+    /// To [`Request::Retire`]: the key that signs nothing any more.
+    Retired(KeyRecord),
 }
 
 /// What a token has to say to an auditor of its keys.
@@ -224,6 +244,10 @@ pub struct Status {
     pub tokens: Vec<TokenStatus>,
     /// Every recorded key, with whether it is on its token now (unknown while that is absent).
     pub keys: Vec<(KeyRecord, Option<bool>)>,
+    /// The next key of each role that is being re-keyed, likewise.
+    pub next: Vec<(KeyRecord, Option<bool>)>,
+    /// Keys that sign nothing any more, oldest first. Nobody looks whether they are still in their tokens.
+    pub retired: Vec<KeyRecord>,
 }
 
 #[cfg(test)]
@@ -243,6 +267,7 @@ mod tests {
         fn a_sign_request_survives_the_wire(message: Vec<u8>, device in "[A-Z0-9]{1,15}", operation: i64) {
             let request = Request::Sign(SignRequest {
                 role: KeyRole::Capf,
+                key: None,
                 scheme: SignatureScheme::RsaPkcs1Sha256,
                 purpose: Purpose::DeviceCertificate { device, operation },
                 message,

@@ -42,7 +42,8 @@ impl RoleSigner {
     }
 
     fn ask(&self, message: &[u8]) -> Result<Vec<u8>, KeyringError> {
-        self.client.sign(self.record.role, self.scheme(), self.purpose.clone(), message)
+        let KeyRecord { role, fingerprint, .. } = &self.record;
+        self.client.sign_named(*role, fingerprint, self.scheme(), self.purpose.clone(), message)
     }
 }
 

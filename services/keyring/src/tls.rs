@@ -54,6 +54,7 @@ impl SigningKey for TlsKey {
         Some(Box::new(HandshakeSigner {
             client: self.client.clone(),
             role: self.record.role,
+            fingerprint: self.record.fingerprint.clone(),
             wire: *wire,
             scheme: *scheme,
         }))
@@ -74,6 +75,7 @@ impl SigningKey for TlsKey {
 struct HandshakeSigner {
     client: Client,
     role: KeyRole,
+    fingerprint: String,
     wire: SignatureScheme,
     scheme: Scheme,
 }
@@ -87,7 +89,7 @@ impl std::fmt::Debug for HandshakeSigner {
 impl Signer for HandshakeSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         self.client
-            .sign(self.role, self.scheme, Purpose::TlsHandshake, message)
+            .sign_named(self.role, &self.fingerprint, self.scheme, Purpose::TlsHandshake, message)
             .map_err(|error| rustls::Error::Other(rustls::OtherError(Arc::new(error))))
     }
 

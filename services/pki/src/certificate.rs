@@ -85,6 +85,12 @@ impl CertificateFacts {
             sha256,
         })
     }
+
+    /// SHA-256 of the `SubjectPublicKeyInfo`, hexadecimal: what the key broker calls the key's fingerprint.
+    #[must_use]
+    pub fn key_fingerprint(&self) -> String {
+        hex::encode(digest::digest(&digest::SHA256, &self.spki_der))
+    }
 }
 
 /// The first element of a signed structure: what was signed.

@@ -18,7 +18,7 @@ fn ask(lab: &Lab, uid: u32, request: &Request) -> Option<Response> {
 }
 
 fn sign(role: KeyRole, scheme: SignatureScheme, purpose: Purpose, message: &[u8]) -> Request {
-    Request::Sign(SignRequest { role, scheme, purpose, message: message.to_vec() })
+    Request::Sign(SignRequest { role, key: None, scheme, purpose, message: message.to_vec() })
 }
 
 fn refused(answer: Option<&Response>) -> bool {

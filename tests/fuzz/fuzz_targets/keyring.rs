@@ -55,7 +55,7 @@ fn signed_part(certificate: &[u8]) -> &[u8] {
     &certificate[4..8 + length]
 }
 
-fn check(SignRequest { role, scheme, purpose, message }: &SignRequest) {
+fn check(SignRequest { role, key: _, scheme, purpose, message }: &SignRequest) {
     let node = &*NODE;
     let Some((_, facts)) = node.certificates.iter().find(|(other, _)| other == role) else { return };
     let algorithm = if *role == KeyRole::CallManagerEcdsa { KeyAlgorithm::P384 } else { KeyAlgorithm::Rsa2048 };
@@ -104,7 +104,7 @@ fn short(data: &[u8]) -> Option<SignRequest> {
         5 => Purpose::TlsHandshake,
         _ => return None,
     };
-    Some(SignRequest { role: *role, scheme, purpose, message: message.to_vec() })
+    Some(SignRequest { role: *role, key: None, scheme, purpose, message: message.to_vec() })
 }
 
 fuzz_target!(|data: &[u8]| {

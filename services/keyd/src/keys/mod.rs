@@ -12,8 +12,8 @@ use std::{
 use casemate_hsm_api::{KeyId, KeyRole};
 use casemate_pki::TbsFacts;
 use casemate_store::StoreSettings;
-use records::Records;
-pub(crate) use records::{Recorded, backup, fingerprint};
+use records::{All, Records};
+pub(crate) use records::{Recorded, Slot, backup, fingerprint};
 pub(crate) use verifier::Verifier;
 
 use crate::{KeydError, judge::Identities};
@@ -29,9 +29,13 @@ pub struct Keys {
 /// All records at one moment.
 #[derive(Default)]
 pub(crate) struct View {
-    keys: BTreeMap<KeyRole, Arc<Recorded>>,
-    /// Of those that are made.
-    verifiers: BTreeMap<KeyRole, Verifier>,
+    current: BTreeMap<KeyRole, Arc<Recorded>>,
+    /// Those that are to follow them.
+    next: BTreeMap<KeyRole, Arc<Recorded>>,
+    /// Oldest first.
+    retired: Vec<Arc<Recorded>>,
+    /// Of those that are made and not retired.
+    verifiers: BTreeMap<KeyId, Verifier>,
     identities: Identities,
 }
 
@@ -44,32 +48,55 @@ pub(crate) struct Made<'a> {
 }
 
 impl View {
-    fn of(keys: impl IntoIterator<Item = Arc<Recorded>>) -> Self {
-        let keys: BTreeMap<_, _> = keys.into_iter().map(|key| (key.role, key)).collect();
-        let made = || keys.values().filter_map(|key| Some((key, key.spki.as_deref()?)));
+    fn of(all: All) -> Self {
+        let by_role = |keys: Vec<Arc<Recorded>>| keys.into_iter().map(|key| (key.role, key)).collect();
+        let (current, next): (BTreeMap<_, _>, BTreeMap<_, _>) = (by_role(all.current), by_role(all.next));
+        let made = || current.values().chain(next.values()).filter_map(|key| Some((key, key.spki.as_deref()?)));
         let identities = made().map(|(key, spki)| (key.role, spki.to_vec())).collect();
-        let verifiers = made().map(|(key, spki)| (key.role, Verifier::new(key.spec.algorithm, spki))).collect();
-        Self { keys, verifiers, identities }
+        let verifiers = made().map(|(key, spki)| (key.id, Verifier::new(key.spec.algorithm, spki))).collect();
+        Self { current, next, retired: all.retired, verifiers, identities }
     }
 
-    pub(crate) fn get(&self, role: KeyRole) -> Option<&Arc<Recorded>> {
-        self.keys.get(&role)
+    /// The key of `role`, also if it is not made yet.
+    pub(crate) fn get(&self, slot: Slot, role: KeyRole) -> Option<&Arc<Recorded>> {
+        match slot {
+            Slot::Current => self.current.get(&role),
+            Slot::Next => self.next.get(&role),
+        }
     }
 
     /// The key of `role`, if it is made.
-    pub(crate) fn made(&self, role: KeyRole) -> Option<Made<'_>> {
-        let key = self.keys.get(&role)?;
-        Some(Made { key, spki: key.spki.as_deref()?, verifier: self.verifiers.get(&role)? })
+    pub(crate) fn made(&self, slot: Slot, role: KeyRole) -> Option<Made<'_>> {
+        let key = self.get(slot, role)?;
+        Some(Made { key, spki: key.spki.as_deref()?, verifier: self.verifiers.get(&key.id)? })
     }
 
-    /// All, also those that are not made yet.
+    /// The key of `role` with this fingerprint, or, without one, the one that serves.
+    pub(crate) fn named(&self, role: KeyRole, fingerprint: Option<&str>) -> Option<Made<'_>> {
+        let mut keys = [Slot::Current, Slot::Next].into_iter().filter_map(|slot| self.made(slot, role));
+        match fingerprint {
+            Some(name) => keys.find(|made| records::fingerprint(made.spki) == name),
+            None => self.made(Slot::Current, role),
+        }
+    }
+
+    /// All that are not retired, also those that are not made yet.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Recorded> {
-        self.keys.values().map(|key| &**key)
+        self.current.values().chain(self.next.values()).map(|key| &**key)
     }
 
-    /// Those that are made.
+    /// Those that are made and not retired.
     pub(crate) fn all_made(&self) -> impl Iterator<Item = Made<'_>> {
-        self.keys.keys().filter_map(|role| self.made(*role))
+        [Slot::Current, Slot::Next].into_iter().flat_map(|slot| self.made_in(slot))
+    }
+
+    /// Those that are made in this place of their roles.
+    pub(crate) fn made_in(&self, slot: Slot) -> impl Iterator<Item = Made<'_>> {
+        KeyRole::ALL.into_iter().filter_map(move |role| self.made(slot, role))
+    }
+
+    pub(crate) fn retired(&self) -> &[Arc<Recorded>] {
+        &self.retired
     }
 
     pub(crate) const fn identities(&self) -> &Identities {
@@ -101,43 +128,38 @@ impl Keys {
     }
 
     /// Commits which key is about to be made.
-    pub(crate) fn intend(&self, key: Recorded) -> Result<(), KeydError> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.committed(self.records.intend(&key))?;
-        self.replace(key);
-        Ok(())
+    pub(crate) fn intend(&self, slot: Slot, key: &Recorded) -> Result<(), KeydError> {
+        self.change(|records| records.intend(slot, key))
     }
 
     /// Commits that the key is made, and returns its record.
-    pub(crate) fn made(&self, key: &Recorded, spki: Vec<u8>) -> Result<Recorded, KeydError> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.committed(self.records.made(key.role, key.id, spki.clone()))?;
-        let made = Recorded { spki: Some(spki), ..key.clone() };
-        self.replace(made.clone());
-        Ok(made)
+    pub(crate) fn made(&self, slot: Slot, key: &Recorded, spki: Vec<u8>) -> Result<Recorded, KeydError> {
+        let made = Recorded { spki: Some(spki.clone()), ..key.clone() };
+        self.change(|records| records.made(slot, key.role, key.id, spki)).map(|()| made)
+    }
+
+    /// Commits that the next key of the role is in the place of `key`.
+    pub(crate) fn retire(&self, key: &Recorded) -> Result<(), KeydError> {
+        self.change(|records| records.retire(key.role, key.id))
     }
 
     /// Commits a certificate that the key of `role` is about to sign for itself.
     pub(crate) fn add_certificate(&self, role: KeyRole, tbs: TbsFacts) -> Result<(), KeydError> {
+        self.change(|records| records.add_certificate(role, tbs))
+    }
+
+    /// After a commit memory follows the disk; after a failed one only the disk knows what was kept.
+    fn change(&self, commit: impl FnOnce(&Records) -> Result<(), KeydError>) -> Result<(), KeydError> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.committed(self.records.add_certificate(role, tbs))?;
-        self.load()
-    }
-
-    /// After a failed commit only the disk knows what was kept.
-    fn committed(&self, outcome: Result<(), KeydError>) -> Result<(), KeydError> {
-        if outcome.is_err()
-            && let Err(error) = self.load()
-        {
-            tracing::error!(%error, "records of keys cannot be read again");
+        let outcome = commit(&self.records);
+        let read = self.load();
+        if outcome.is_err() {
+            if let Err(error) = read {
+                tracing::error!(%error, "records of keys cannot be read again");
+            }
+            return outcome;
         }
-        outcome
-    }
-
-    fn replace(&self, key: Recorded) {
-        let mut keys = self.view().keys.clone();
-        keys.insert(key.role, Arc::new(key));
-        self.show(View::of(keys.into_values()));
+        read
     }
 
     fn show(&self, view: View) {
@@ -173,16 +195,42 @@ mod tests {
         let open = || runtime.block_on(Keys::open(&path, StoreSettings::default())).unwrap();
         let keys = open();
         let intent = key(KeyRole::Capf);
-        keys.intend(intent.clone()).unwrap();
-        assert!(keys.intend(key(KeyRole::Capf)).is_err(), "a second intent for a role");
-        let made = keys.made(&intent, vec![1, 2]).unwrap();
-        assert!(keys.made(&intent, vec![3]).is_err(), "a made key is never changed");
+        keys.intend(Slot::Current, &intent).unwrap();
+        assert!(keys.intend(Slot::Current, &key(KeyRole::Capf)).is_err(), "a second intent for a role");
+        let made = keys.made(Slot::Current, &intent, vec![1, 2]).unwrap();
+        assert!(keys.made(Slot::Current, &intent, vec![3]).is_err(), "a made key is never changed");
         let again = open();
-        assert!(again.view().get(KeyRole::Capf).is_none());
+        assert!(again.view().get(Slot::Current, KeyRole::Capf).is_none());
         again.load().unwrap();
         let view = again.view();
-        let read = view.get(KeyRole::Capf).unwrap();
+        let read = view.get(Slot::Current, KeyRole::Capf).unwrap();
         assert_eq!(**read, made);
         assert_eq!(view.all_made().count(), 1);
+    }
+
+    #[test]
+    fn a_next_key_follows_whole_or_not_at_all_and_the_one_before_it_stays_on_record() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let keys = runtime.block_on(Keys::open(&dir.path().join("keys.db"), StoreSettings::default())).unwrap();
+        let (old, next) = (key(KeyRole::Capf), Recorded { token: "U".into(), ..key(KeyRole::Capf) });
+        assert!(keys.intend(Slot::Next, &next).is_err(), "nothing is there to be followed");
+        keys.intend(Slot::Current, &old).unwrap();
+        let old = keys.made(Slot::Current, &old, vec![1]).unwrap();
+        keys.intend(Slot::Next, &next).unwrap();
+        assert!(keys.retire(&old).is_err(), "the next key is not made");
+        assert_eq!(keys.view().named(KeyRole::Capf, None).unwrap().key, &old);
+        let next = keys.made(Slot::Next, &next, vec![2]).unwrap();
+        let name = |spki: &[u8]| fingerprint(spki);
+        assert_eq!(keys.view().named(KeyRole::Capf, Some(&name(&[2]))).unwrap().key, &next);
+        assert_eq!(keys.view().named(KeyRole::Capf, None).unwrap().key, &old);
+        assert!(keys.retire(&next).is_err(), "it is not the one that serves");
+        keys.retire(&old).unwrap();
+        let view = keys.view();
+        assert_eq!(**view.get(Slot::Current, KeyRole::Capf).unwrap(), next);
+        assert!(
+            view.get(Slot::Next, KeyRole::Capf).is_none() && view.named(KeyRole::Capf, Some(&name(&[1]))).is_none()
+        );
+        assert_eq!(*view.retired()[0], old);
     }
 }

@@ -6,7 +6,7 @@ use casemate_keyring::KeyRecord;
 use casemate_pki::TbsFacts;
 use casemate_store::{
     Migration, Store, StoreError, StoreSettings,
-    sqlx::{self, SqliteConnection},
+    sqlx::{self, Connection, SqliteConnection},
 };
 use tokio::runtime::Handle;
 
@@ -59,7 +59,51 @@ const MIGRATIONS: &[Migration] = &[
         -- The token's name in role-tokens.toml when the key was made; null in records of before that file.
         ALTER TABLE keys ADD COLUMN place TEXT;",
     },
+    Migration {
+        number: 4,
+        name: "a key and the next",
+        sql: "
+        -- The key that is to follow a role's key, from before it is made until it does.
+        CREATE TABLE next_keys (
+            role      TEXT PRIMARY KEY REFERENCES keys (role),
+            key_id    TEXT NOT NULL UNIQUE,
+            token     TEXT NOT NULL,
+            place     TEXT,
+            algorithm TEXT NOT NULL,
+            backup    TEXT NOT NULL,
+            spki      BLOB
+        ) STRICT;
+        -- Keys that another one followed. They are in their tokens still, and sign nothing.
+        CREATE TABLE retired_keys (
+            number    INTEGER PRIMARY KEY,
+            role      TEXT NOT NULL,
+            key_id    TEXT NOT NULL UNIQUE,
+            token     TEXT NOT NULL,
+            place     TEXT,
+            algorithm TEXT NOT NULL,
+            backup    TEXT NOT NULL,
+            spki      BLOB NOT NULL
+        ) STRICT;",
+    },
 ];
+
+/// Which key of its role a key is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Slot {
+    /// The one that serves.
+    Current,
+    /// The one that is to follow it.
+    Next,
+}
+
+/// Everything on record.
+#[derive(Default)]
+pub(crate) struct All {
+    pub(crate) current: Vec<Arc<Recorded>>,
+    pub(crate) next: Vec<Arc<Recorded>>,
+    /// Oldest first.
+    pub(crate) retired: Vec<Arc<Recorded>>,
+}
 
 /// A key on record.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -110,56 +154,102 @@ impl Records {
         Ok(Self { store: Store::open(path, MIGRATIONS, settings).await?, runtime: Handle::current() })
     }
 
-    pub(crate) fn all(&self) -> Result<Vec<Arc<Recorded>>, KeydError> {
-        let (keys, certificates) = self
+    pub(crate) fn all(&self) -> Result<All, KeydError> {
+        let (current, next, retired, certificates) = self
             .runtime
             .block_on(async {
-                let keys: Vec<KeyRow> =
+                let mut connection = self.store.readers().acquire().await?;
+                // All at one moment: a key that becomes another's successor meanwhile is neither lost nor there twice.
+                let mut moment = connection.begin().await?;
+                let current: Vec<KeyRow> =
                     sqlx::query_as("SELECT role, key_id, token, place, algorithm, backup, spki FROM keys")
-                        .fetch_all(self.store.readers())
+                        .fetch_all(&mut *moment)
                         .await?;
+                let next: Vec<KeyRow> =
+                    sqlx::query_as("SELECT role, key_id, token, place, algorithm, backup, spki FROM next_keys")
+                        .fetch_all(&mut *moment)
+                        .await?;
+                let retired: Vec<KeyRow> = sqlx::query_as(
+                    "SELECT role, key_id, token, place, algorithm, backup, spki FROM retired_keys ORDER BY number",
+                )
+                .fetch_all(&mut *moment)
+                .await?;
                 let certificates: Vec<(String, Vec<u8>)> =
                     sqlx::query_as("SELECT role, tbs FROM certificates ORDER BY number")
-                        .fetch_all(self.store.readers())
+                        .fetch_all(&mut *moment)
                         .await?;
-                Ok::<_, sqlx::Error>((keys, certificates))
+                Ok::<_, sqlx::Error>((current, next, retired, certificates))
             })
             .map_err(StoreError::from)?;
-        keys.into_iter().map(|row| recorded(row, &certificates).map(Arc::new)).collect()
+        let read = |rows: Vec<KeyRow>| -> Result<Vec<_>, KeydError> {
+            rows.into_iter().map(|row| recorded(row, &certificates).map(Arc::new)).collect()
+        };
+        Ok(All { current: read(current)?, next: read(next)?, retired: read(retired)? })
     }
 
     /// Writes down which key is about to be made.
-    pub(crate) fn intend(&self, key: &Recorded) -> Result<(), KeydError> {
+    pub(crate) fn intend(&self, slot: Slot, key: &Recorded) -> Result<(), KeydError> {
         let key = key.clone();
+        let insert = match slot {
+            Slot::Current => {
+                "INSERT INTO keys (role, key_id, token, place, algorithm, backup) VALUES (?, ?, ?, ?, ?, ?)"
+            }
+            Slot::Next => {
+                "INSERT INTO next_keys (role, key_id, token, place, algorithm, backup) VALUES (?, ?, ?, ?, ?, ?)"
+            }
+        };
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query(
-                    "INSERT INTO keys (role, key_id, token, place, algorithm, backup) VALUES (?, ?, ?, ?, ?, ?)",
-                )
-                .bind(key.role.name())
-                .bind(key.id.to_string())
-                .bind(key.token)
-                .bind(key.place)
-                .bind(key.spec.algorithm.to_string())
-                .bind(backup(key.spec))
-                .execute(connection)
-                .await?;
+                sqlx::query(insert)
+                    .bind(key.role.name())
+                    .bind(key.id.to_string())
+                    .bind(key.token)
+                    .bind(key.place)
+                    .bind(key.spec.algorithm.to_string())
+                    .bind(backup(key.spec))
+                    .execute(connection)
+                    .await?;
                 Ok(())
             })
         })
     }
 
     /// Writes down that it is made. Never changes a key that is recorded as made.
-    pub(crate) fn made(&self, role: KeyRole, id: KeyId, spki: Vec<u8>) -> Result<(), KeydError> {
+    pub(crate) fn made(&self, slot: Slot, role: KeyRole, id: KeyId, spki: Vec<u8>) -> Result<(), KeydError> {
+        let update = match slot {
+            Slot::Current => "UPDATE keys SET spki = ? WHERE role = ? AND key_id = ? AND spki IS NULL",
+            Slot::Next => "UPDATE next_keys SET spki = ? WHERE role = ? AND key_id = ? AND spki IS NULL",
+        };
         self.write(move |connection| {
             Box::pin(async move {
-                let done = sqlx::query("UPDATE keys SET spki = ? WHERE role = ? AND key_id = ? AND spki IS NULL")
-                    .bind(spki)
-                    .bind(role.name())
-                    .bind(id.to_string())
-                    .execute(connection)
-                    .await?;
+                let done =
+                    sqlx::query(update).bind(spki).bind(role.name()).bind(id.to_string()).execute(connection).await?;
                 if done.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound.into()) }
+            })
+        })
+    }
+
+    /// Puts the next key of `role`, which is made, in the place of the key `id`, which is retired: both or neither.
+    pub(crate) fn retire(&self, role: KeyRole, id: KeyId) -> Result<(), KeydError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let steps = [
+                    "INSERT INTO retired_keys (role, key_id, token, place, algorithm, backup, spki)
+                     SELECT keys.role, keys.key_id, keys.token, keys.place, keys.algorithm, keys.backup, keys.spki
+                     FROM keys JOIN next_keys ON next_keys.role = keys.role AND next_keys.spki IS NOT NULL
+                     WHERE keys.role = ?1 AND keys.key_id = ?2",
+                    "UPDATE keys SET (key_id, token, place, algorithm, backup, spki) =
+                     (SELECT key_id, token, place, algorithm, backup, spki FROM next_keys WHERE role = ?1)
+                     WHERE role = ?1 AND key_id = ?2",
+                    "DELETE FROM next_keys WHERE role = ?1 AND ?2 IS NOT NULL",
+                ];
+                for step in steps {
+                    let step = sqlx::query(step).bind(role.name()).bind(id.to_string());
+                    if step.execute(&mut *connection).await?.rows_affected() != 1 {
+                        return Err(sqlx::Error::RowNotFound.into());
+                    }
+                }
+                Ok(())
             })
         })
     }
@@ -208,7 +298,10 @@ fn recorded(
         _ => return Err(damaged("backup")),
     };
     let own = certificates.iter().filter(|(of, _)| *of == role);
-    let own = own.map(|(_, tbs)| TbsFacts::parse(tbs)).collect::<Result<_, _>>();
+    let own = own.map(|(_, tbs)| TbsFacts::parse(tbs)).collect::<Result<Vec<_>, _>>();
+    let mut own = own.map_err(|_| damaged("certificate"))?;
+    // Those of the other keys of its role are theirs.
+    own.retain(|tbs| spki.as_ref() == Some(&tbs.spki_der));
     Ok(Recorded {
         role: role.parse().map_err(|_| damaged("role"))?,
         id: KeyId::from_hex(&id).ok_or_else(|| damaged("key id"))?,
@@ -216,7 +309,7 @@ fn recorded(
         place,
         spec: KeySpec { algorithm: algorithm.ok_or_else(|| damaged("algorithm"))?, backup },
         spki,
-        certificates: own.map_err(|_| damaged("certificate"))?,
+        certificates: own,
     })
 }
 

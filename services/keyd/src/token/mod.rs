@@ -11,12 +11,12 @@ use std::{
 };
 
 use casemate_audit::{Auditor, Event};
-use casemate_hsm_api::{HsmError, KeyAlgorithm, KeyRole, KeyStore, SignatureRate, StoredKey, TokenInfo};
+use casemate_hsm_api::{HsmError, KeyAlgorithm, KeyId, KeyRole, KeyStore, SignatureRate, StoredKey, TokenInfo};
 use casemate_hsm_pkcs11::Backoff;
 use casemate_keyring::{BrokerState, Refusal, TokenStatus};
 use casemate_runtime::publish::Stamp;
 
-use crate::keys::{Keys, Made, Recorded, View, fingerprint};
+use crate::keys::{Keys, Made, Recorded, Slot, View, fingerprint};
 
 /// Why a key is missing that is simply gone.
 pub(crate) const NOT_THERE: &str = "it is not there";
@@ -45,7 +45,7 @@ pub(crate) struct Serving {
     /// Its name in `role-tokens.toml`.
     pub(crate) place: String,
     /// Recorded keys that are not on it, or cannot be used, and why.
-    missing: BTreeMap<KeyRole, Missing>,
+    missing: BTreeMap<KeyId, Missing>,
 }
 
 /// Why a recorded key cannot be used.
@@ -60,7 +60,7 @@ pub(crate) enum Missing {
 impl Serving {
     /// Why `key` cannot be used on this token, if it cannot.
     pub(crate) fn lacks(&self, key: &Recorded) -> Option<Missing> {
-        lacks(key, &self.serial, &self.place).or_else(|| self.missing.get(&key.role).cloned())
+        lacks(key, &self.serial, &self.place).or_else(|| self.missing.get(&key.id).cloned())
     }
 }
 
@@ -105,6 +105,8 @@ type Rates = (String, HashMap<KeyAlgorithm, Result<SignatureRate, String>>);
 pub(crate) struct Token {
     place: String,
     roles: BTreeSet<KeyRole>,
+    /// The names of all tokens.
+    places: Arc<BTreeSet<String>>,
     store: Arc<dyn KeyStore>,
     auditor: Arc<Auditor>,
     patience: Patience,
@@ -116,10 +118,11 @@ pub(crate) struct Token {
 
 impl Token {
     /// An untested token: nothing is signed before [`Token::attempt`] succeeded.
-    pub(crate) fn new(parts: TokenParts, auditor: Arc<Auditor>) -> Self {
+    pub(crate) fn new(parts: TokenParts, places: Arc<BTreeSet<String>>, auditor: Arc<Auditor>) -> Self {
         let standing = Mutex::new(Standing::Waiting("not tested yet".to_owned()));
         let TokenParts { place, roles, store, patience } = parts;
-        Self { place, roles, store, auditor, patience, rates: Mutex::default(), standing, changed: Condvar::new() }
+        let (rates, changed) = (Mutex::default(), Condvar::new());
+        Self { place, roles, places, store, auditor, patience, rates, standing, changed }
     }
 
     pub(crate) fn store(&self) -> &dyn KeyStore {
@@ -131,7 +134,15 @@ impl Token {
         &self.place
     }
 
-    /// Whether the key of `role` lives here.
+    /// Whether `key` is looked for here: where it was made, or, if no role is put there any more, where its role is put.
+    pub(crate) fn has(&self, key: &Recorded) -> bool {
+        match &key.place {
+            Some(made) if self.places.contains(made) => *made == self.place,
+            _ => self.holds(key.role),
+        }
+    }
+
+    /// Whether the key of `role` is to be made here.
     pub(crate) fn holds(&self, role: KeyRole) -> bool {
         self.roles.contains(&role)
     }
@@ -248,14 +259,21 @@ impl Token {
         }
     }
 
-    fn connect_and_test(&self, view: &View) -> Result<(TokenInfo, BTreeMap<KeyRole, Missing>), HsmError> {
+    fn connect_and_test(&self, view: &View) -> Result<(TokenInfo, BTreeMap<KeyId, Missing>), HsmError> {
         self.store.reconnect()?;
         let info = self.store.token()?;
         let mut missing = BTreeMap::new();
-        for made in view.all_made().filter(|made| self.holds(made.key.role)) {
+        for made in view.all_made().filter(|made| self.has(made.key)) {
             if let Some(reason) = self.look(&made, &info.serial)? {
                 self.audit_missing(&made, &reason);
-                missing.insert(made.key.role, reason);
+                missing.insert(made.key.id, reason);
+            }
+        }
+        // Those go on signing where they were made; but nobody thinks that they moved.
+        let elsewhere = |made: &Made<'_>| self.holds(made.key.role) && !self.has(made.key);
+        for made in view.made_in(Slot::Current).filter(elsewhere) {
+            if view.get(Slot::Next, made.key.role).is_none() {
+                self.auditor.record(&moved(made.key, &self.place));
             }
         }
         Ok((info, missing))
@@ -278,18 +296,18 @@ impl Token {
 
     /// Notes why a recorded key cannot be used, or that it can again. Audited when it is news.
     pub(crate) fn set_missing(&self, made: &Made<'_>, reason: Option<Missing>) {
-        let role = made.key.role;
+        let id = made.key.id;
         let mut standing = self.standing();
         let Standing::Serving(serving) = &*standing else { return };
-        let known = serving.missing.get(&role);
+        let known = serving.missing.get(&id);
         if known == reason.as_ref() {
             return;
         }
         let is_news = known.is_none();
         let mut missing = serving.missing.clone();
         match &reason {
-            Some(reason) => missing.insert(role, reason.clone()),
-            None => missing.remove(&role),
+            Some(reason) => missing.insert(id, reason.clone()),
+            None => missing.remove(&id),
         };
         *standing =
             Standing::Serving(Arc::new(Serving { serial: serving.serial.clone(), place: self.place.clone(), missing }));

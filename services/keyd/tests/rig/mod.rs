@@ -170,8 +170,24 @@ impl Caller {
         }
     }
 
+    pub(crate) fn rekey(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
+        match self.0.handle(peer, Request::Rekey { role }) {
+            Response::Generated { key, made } => Ok((key, made)),
+            Response::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn retire(&self, peer: Peer, key: &KeyRecord) -> Result<KeyRecord, Refusal> {
+        match self.0.handle(peer, Request::Retire { role: key.role, fingerprint: key.fingerprint.clone() }) {
+            Response::Retired(key) => Ok(key),
+            Response::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(crate) fn key(&self, peer: Peer, role: KeyRole) -> Result<KeyRecord, Refusal> {
-        match self.0.handle(peer, Request::Key { role }) {
+        match self.0.handle(peer, Request::Key { role, fingerprint: None }) {
             Response::Key(key) => Ok(key),
             Response::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
@@ -194,7 +210,18 @@ impl Caller {
         purpose: Purpose,
         message: &[u8],
     ) -> Result<Vec<u8>, Refusal> {
-        let request = SignRequest { role, scheme, purpose, message: message.to_vec() };
+        self.sign_named(peer, (role, None), scheme, purpose, message)
+    }
+
+    pub(crate) fn sign_named(
+        &self,
+        peer: Peer,
+        (role, key): (KeyRole, Option<String>),
+        scheme: SignatureScheme,
+        purpose: Purpose,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Refusal> {
+        let request = SignRequest { role, key, scheme, purpose, message: message.to_vec() };
         match self.0.handle(peer, Request::Sign(request)) {
             Response::Signature(signature) => Ok(signature),
             Response::Refused(refusal) => Err(refusal),
@@ -271,7 +298,8 @@ impl SigningKey for BrokerSigner {
             Some(_) => SignatureScheme::RsaPkcs1Sha256,
             None => SignatureScheme::EcdsaP384Sha384,
         };
-        self.caller.sign(self.peer, self.record.role, scheme, self.purpose.clone(), message).map_err(|refusal| {
+        let key = (self.record.role, Some(self.record.fingerprint.clone()));
+        self.caller.sign_named(self.peer, key, scheme, self.purpose.clone(), message).map_err(|refusal| {
             *self.refused.lock().unwrap() = Some(refusal);
             rcgen::Error::RemoteKeyError
         })

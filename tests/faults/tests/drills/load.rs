@@ -32,7 +32,7 @@ fn ask(socket: &str, count: usize) {
     let mut socket = UnixStream::connect(socket).unwrap();
     for _ in 0..count {
         let (role, scheme) = (KeyRole::CallManagerEcdsa, SignatureScheme::EcdsaP384Sha384);
-        let request = SignRequest { role, scheme, purpose: Purpose::TlsHandshake, message: message.clone() };
+        let request = SignRequest { role, key: None, scheme, purpose: Purpose::TlsHandshake, message: message.clone() };
         FRAMING.write(&mut socket, &Request::Sign(request)).unwrap();
         let answer: Option<Response> = FRAMING.read(&mut socket).unwrap();
         assert!(matches!(answer, Some(Response::Signature(_))), "{answer:?}");
