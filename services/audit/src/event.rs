@@ -374,9 +374,11 @@ registry! {
         reason: String,
     }
     /// A trust list was signed and published.
-    TrustListBuilt = "baf7ad2071234f4e9082891cc8325a22", Notice, "{file} rebuilt: {certificates} records, {bytes} bytes, SHA-256 {digest}" => {
+    TrustListBuilt = "baf7ad2071234f4e9082891cc8325a22", Notice, "{file} rebuilt: {certificates} records, {bytes} bytes, signed by {signer}, SHA-256 {digest}" => {
         /// File.
         file: String,
+        /// The role whose key signed it.
+        signer: String,
         /// Digest.
         digest: String,
         /// Certificates.

@@ -18,6 +18,16 @@ pub enum CtlproviderError {
         #[source]
         source: KeyringError,
     },
+    /// The published list names none of the keys that could sign the next one: phones would refuse it, unless TVS vouches for it.
+    #[error(
+        "{file}: phones that hold the published list know neither the ITLRecovery nor the CallManager certificate of today, and \
+         would refuse a list signed by either; restore the records of casemate-certmgr, or remove {file} to begin anew, which \
+         phones take only if TVS vouches for its signer"
+    )]
+    NoKnownSigner {
+        /// The file.
+        file: String,
+    },
     /// The content is none that phones take, or the signature that came back does not verify.
     #[error("{file}: {source}")]
     Content {

@@ -7,7 +7,7 @@ use std::{
 use casemate_audit::{Auditor, Event};
 use casemate_hsm_api::KeyRole;
 use casemate_keyring::Client;
-use casemate_phonefile::{ITL_FILE_NAME, ListWarning, PhoneFileError};
+use casemate_phonefile::{ITL_FILE_NAME, ListWarning, PhoneFileError, TrustList};
 use casemate_runtime::{
     config::{Config, ConfigError, NodeSection},
     daemon::chain,
@@ -29,7 +29,7 @@ pub struct Provider {
     auditor: Arc<Auditor>,
     certificates: Certificates,
     /// What the list in the folder was made from or compared with, and the stamp of its file then.
-    list: Option<(TrustListPlan, Option<Stamp>)>,
+    list: Option<(Identities, Option<Stamp>)>,
     /// SHA-256 of the certificate whose signature every device file up to `sequence` has.
     file_signer: Option<[u8; 32]>,
     /// The last change of a device that is in the folder.
@@ -100,27 +100,33 @@ impl Provider {
 
     fn trust_list(&mut self, identities: &Identities) -> Result<(), CtlproviderError> {
         let path = self.folder.join(ITL_FILE_NAME);
-        let plan = TrustListPlan::new(identities, &self.node, self.settings.https);
         let stamp = Stamp::of(&path).map_err(CtlproviderError::file(&path))?;
-        if stamp.is_some() && self.list.as_ref().is_some_and(|(made, at)| *made == plan && *at == stamp) {
+        if stamp.is_some() && self.list.as_ref().is_some_and(|(made, at)| made == identities && *at == stamp) {
             return Ok(());
         }
-        let stands = std::fs::read(&path).is_ok_and(|bytes| plan.is_in(&bytes, &self.settings.limits));
-        if !stands && let Err(error) = self.build_list(&plan, &path) {
-            self.audit_refusal(&plan, &error);
-            return Err(error);
+        let published = match stamp {
+            Some(_) => std::fs::read(&path).map_err(CtlproviderError::file(&path))?,
+            None => Vec::new(),
+        };
+        let held = TrustList::verified(&published);
+        let plan = TrustListPlan::following(held.as_ref(), identities, &self.node, self.settings.https)
+            .inspect_err(|error| self.audit_refusal(0, error))?;
+        if !plan.is_in(&published, &self.settings.limits) {
+            self.build_list(&plan, &path).inspect_err(|error| self.audit_refusal(plan.certificates(), error))?;
         }
         let stamp = Stamp::of(&path).map_err(CtlproviderError::file(&path))?;
-        self.list = Some((plan, stamp));
+        self.list = Some((identities.clone(), stamp));
         Ok(())
     }
 
     fn build_list(&self, plan: &TrustListPlan, path: &std::path::Path) -> Result<(), CtlproviderError> {
-        let signer = TokenSigner::new(self.client.clone(), KeyRole::ItlRecovery);
+        let (role, certificate) = plan.signer();
+        let signer = TokenSigner::new(self.client.clone(), role, certificate);
         let list = plan.sign(&signer, now(), &self.settings.limits)?;
         write_atomically(path, &list.bytes, 0o644).map_err(CtlproviderError::file(path))?;
         self.auditor.record(&Event::TrustListBuilt {
             file: ITL_FILE_NAME.into(),
+            signer: role.to_string(),
             digest: list.digest,
             certificates: list.records,
             bytes: list.bytes.len(),
@@ -138,20 +144,20 @@ impl Provider {
     }
 
     /// Once for each reason: it is tried again every few seconds.
-    fn audit_refusal(&self, plan: &TrustListPlan, error: &CtlproviderError) {
+    fn audit_refusal(&self, certificates: usize, error: &CtlproviderError) {
         let reason = chain(error);
         if self.complaint.as_ref() == Some(&reason) {
             return;
         }
         if let CtlproviderError::Content { source: PhoneFileError::TooLarge { length, .. }, .. } = error {
-            self.audit_size(plan.certificates(), *length);
+            self.audit_size(certificates, *length);
         }
         self.auditor.record(&Event::TrustListRefused { file: ITL_FILE_NAME.into(), reason });
     }
 
     fn device_files(&mut self, identities: &Identities) -> Result<(), CtlproviderError> {
         let signer = &identities.call_manager;
-        let sign = TokenSigner::new(self.client.clone(), KeyRole::CallManager);
+        let sign = TokenSigner::new(self.client.clone(), KeyRole::CallManager, signer);
         let files = DeviceFiles {
             folder: &self.folder,
             signer,

@@ -1,5 +1,6 @@
 use casemate_hsm_api::{KeyRole, SignatureScheme};
 use casemate_keyring::{Client, KeyringError, Purpose};
+use casemate_pki::CertificateFacts;
 
 /// Signs whole messages with one identity's RSA key: PKCS#1 v1.5 with SHA-512, the scheme of lists and files (phone-formats
 /// §1). Asked from several threads at once.
@@ -16,18 +17,19 @@ pub trait Sign: Sync {
 pub struct TokenSigner {
     client: Client,
     role: KeyRole,
+    fingerprint: String,
 }
 
 impl TokenSigner {
-    /// The key of `role`.
+    /// The key of `role` that is certified as `certificate`: while a role is re-keyed it has two.
     #[must_use]
-    pub const fn new(client: Client, role: KeyRole) -> Self {
-        Self { client, role }
+    pub fn new(client: Client, role: KeyRole, certificate: &CertificateFacts) -> Self {
+        Self { client, role, fingerprint: certificate.key_fingerprint() }
     }
 }
 
 impl Sign for TokenSigner {
     fn sign(&self, purpose: Purpose, message: &[u8]) -> Result<Vec<u8>, KeyringError> {
-        self.client.sign(self.role, SignatureScheme::RsaPkcs1Sha512, purpose, message)
+        self.client.sign_named(self.role, &self.fingerprint, SignatureScheme::RsaPkcs1Sha512, purpose, message)
     }
 }

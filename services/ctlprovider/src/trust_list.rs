@@ -1,11 +1,13 @@
 use std::{net::IpAddr, net::Ipv4Addr};
 
 use aws_lc_rs::digest;
+use casemate_hsm_api::KeyRole;
 use casemate_keyring::Purpose;
 use casemate_phonefile::{
     Content, ITL_FILE_NAME, Limits, ListWarning, PhoneFileError, Record, Role, Sha1, SignedFile, SignerId, SignerKey,
     SignerVersion, TrustList, Unsigned,
 };
+use casemate_pki::CertificateFacts;
 use casemate_runtime::config::NodeSection;
 
 use crate::{CtlproviderError, Identities, Sign};
@@ -13,6 +15,8 @@ use crate::{CtlproviderError, Identities, Sign};
 /// What the trust list is to say, apart from when it was signed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TrustListPlan {
+    signer_role: KeyRole,
+    signer_certificate: CertificateFacts,
     signer: SignerKey,
     signer_id: SignerId,
     signer_version: SignerVersion,
@@ -35,11 +39,34 @@ pub struct Published {
 }
 
 impl TrustListPlan {
-    /// The list of this node (guide 2830-2864): ITLRecovery as SAST and signer, CallManager as SAST and as CCM+TFTP, CAPF, TVS.
-    /// Where files are offered over HTTPS 6971, CallManager-ECDSA in role TFTP and signer version 1.1 are added: phones take
+    /// The list that follows `held`, if phones hold one: signed by a key that they know from it. The first list is signed by
+    /// ITLRecovery, and so is each after it, until ITLRecovery gets another certificate: then CallManager signs, until it does.
+    ///
+    /// # Errors
+    /// [`CtlproviderError::NoKnownSigner`].
+    pub fn following(
+        held: Option<&TrustList>,
+        identities: &Identities,
+        node: &NodeSection,
+        https: bool,
+    ) -> Result<Self, CtlproviderError> {
+        let (recovery, call_manager) = (&identities.recovery, &identities.call_manager);
+        let signer = held.map_or(Some(recovery), |list| list.next_signer(&[recovery, call_manager]));
+        let signer = signer.ok_or_else(|| CtlproviderError::NoKnownSigner { file: ITL_FILE_NAME.into() })?;
+        let role = if signer == recovery { KeyRole::ItlRecovery } else { KeyRole::CallManager };
+        Ok(Self::signed_by(role, signer, identities, node, https))
+    }
+
+    /// The list of this node (guide 2830-2864): ITLRecovery and CallManager as SAST, one of them the signer, CallManager as
+    /// CCM+TFTP, CAPF, TVS. Where files are offered over HTTPS 6971, CallManager-ECDSA in role TFTP and signer version 1.1 are added: phones take
     /// elliptic curves only then (phone-formats §2).
-    #[must_use]
-    pub fn new(identities: &Identities, node: &NodeSection, https: bool) -> Self {
+    fn signed_by(
+        signer_role: KeyRole,
+        signer: &CertificateFacts,
+        identities: &Identities,
+        node: &NodeSection,
+        https: bool,
+    ) -> Self {
         let record = |role, certificate| {
             let (address, is_v4) = match node.address {
                 IpAddr::V4(address) => (address, true),
@@ -60,8 +87,10 @@ impl TrustListPlan {
         records.push(record(Role::Capf, &identities.capf));
         records.push(record(Role::Tvs, &identities.tvs));
         Self {
-            signer: SignerKey::of_certificate(&identities.recovery),
-            signer_id: SignerId::of(&identities.recovery),
+            signer_role,
+            signer_certificate: signer.clone(),
+            signer: SignerKey::of_certificate(signer),
+            signer_id: SignerId::of(signer),
             signer_version: if https { SignerVersion::V1_1 } else { SignerVersion::V1_0 },
             records,
         }
@@ -83,6 +112,12 @@ impl TrustListPlan {
             && list.records() == self.records)
     }
 
+    /// Whose key signs it, and its certificate.
+    #[must_use]
+    pub const fn signer(&self) -> (KeyRole, &CertificateFacts) {
+        (self.signer_role, &self.signer_certificate)
+    }
+
     /// Different certificates in the list.
     #[must_use]
     pub fn certificates(&self) -> usize {
@@ -90,7 +125,7 @@ impl TrustListPlan {
         all.len()
     }
 
-    /// Signs the list with the key of ITLRecovery, `timestamp` in seconds since 1970, and checks the result as a phone would.
+    /// Signs the list with the key of its signer, `timestamp` in seconds since 1970, and checks the result as a phone would.
     ///
     /// # Errors
     /// Nobody signed, the list is too large, or what came back is not a list that phones take.

@@ -17,7 +17,7 @@ use casemate_capf::{authentication::Mode, control};
 use casemate_ctlprovider::{CtlproviderSettings, Identities, Provider, Sign};
 use casemate_hsm_api::KeyRole;
 use casemate_keyring::{Client, ClientSettings, FRAMING, Purpose, Request, Response, SignRequest};
-use casemate_phonefile::Limits;
+use casemate_phonefile::{Limits, Role, TrustList};
 use casemate_pki::CertificateFacts;
 use casemate_post::Passed;
 use casemate_runtime::config::Config;
@@ -48,6 +48,8 @@ struct Node {
     identities: Identities,
     list: Arc<Signer>,
     file: Arc<Signer>,
+    /// Every key, by its fingerprint.
+    keys: Arc<Mutex<BTreeMap<String, Arc<Signer>>>>,
     devices: Arc<Mutex<Vec<control::DeviceConfig>>>,
 }
 
@@ -66,21 +68,29 @@ impl Node {
             folder(path, &format!("state/{daemon}/public"));
         }
         let (identities, list, file) = identities();
-        let (list, file, devices) = (Arc::new(list), Arc::new(file), Arc::default());
-        let node = Self { root, config, identities, list, file, devices };
+        let (list, file, devices, keys) = (Arc::new(list), Arc::new(file), Arc::default(), Arc::default());
+        let node = Self { root, config, identities, list, file, keys, devices };
+        node.have(&node.identities.recovery, &node.list);
+        node.have(&node.identities.call_manager, &node.file);
         node.serve();
         node
     }
 
+    /// The broker has the key of this certificate.
+    fn have(&self, certificate: &CertificateFacts, signer: &Arc<Signer>) {
+        self.keys.lock().unwrap().insert(certificate.key_fingerprint(), Arc::clone(signer));
+    }
+
     fn serve(&self) {
-        let (list, file) = (Arc::clone(&self.list), Arc::clone(&self.file));
+        let keys = Arc::clone(&self.keys);
         answer(&self.config.paths.socket("keyd"), FRAMING, move |request: Request| match request {
-            Request::Sign(SignRequest { role, purpose, message, .. }) => {
-                let signer = match (role, &purpose) {
-                    (KeyRole::ItlRecovery, Purpose::TrustList) => &list,
-                    (KeyRole::CallManager, Purpose::File { .. }) => &file,
+            Request::Sign(SignRequest { role, key, purpose, message, .. }) => {
+                match (role, &purpose) {
+                    (KeyRole::ItlRecovery | KeyRole::CallManager, Purpose::TrustList)
+                    | (KeyRole::CallManager, Purpose::File { .. }) => {}
                     other => panic!("{other:?} was asked for"),
-                };
+                }
+                let signer = Arc::clone(&keys.lock().unwrap()[&key.expect("the key is named")]);
                 match signer.sign(purpose, &message) {
                     Ok(signature) => Response::Signature(signature),
                     Err(casemate_keyring::KeyringError::Refused(refusal)) => Response::Refused(refusal),
@@ -215,6 +225,62 @@ fn a_new_certificate_rebuilds_the_list_and_a_lost_list_comes_back() {
     fs::write(node.public().join("ITLFile.tlv"), "tampered").unwrap();
     provider.look();
     assert_eq!(node.signatures(), (4, 0));
+}
+
+/// SHA-256 of the key that signed the published list, which is a list.
+fn list_signer(node: &Node) -> String {
+    let list = TrustList::verified(&fs::read(node.public().join("ITLFile.tlv")).unwrap()).unwrap();
+    let (serial, issuer) = (&list.signer().serial, &list.signer().issuer);
+    let mut records = list.records().iter().filter(|record| record.role == Role::Sast);
+    let record = records.find(|record| (&record.serial, &record.issuer) == (serial, issuer)).unwrap();
+    CertificateFacts::parse(&record.certificate).unwrap().key_fingerprint()
+}
+
+/// Each list is signed by a key that the one before names, and by no other as long as that key is certified.
+#[test]
+fn whoever_is_re_keyed_phones_know_the_signer_of_the_next_list_from_the_one_before() {
+    let node = Node::new();
+    node.publish_all();
+    node.add("SEP001122334450", None);
+    let mut provider = node.provider();
+    provider.look();
+    let first = fs::read(node.public().join("ITLFile.tlv")).unwrap();
+    let re_key = |role| {
+        let (signer, certificate) = rsa(role);
+        let signer = Arc::new(signer);
+        node.have(&certificate, &signer);
+        node.publish(role, &certificate);
+        (signer, certificate)
+    };
+    let (recovery, certificate) = re_key(KeyRole::ItlRecovery);
+    provider.look();
+    assert_eq!(list_signer(&node), node.identities.call_manager.key_fingerprint());
+    assert_eq!((node.signatures(), recovery.count()), ((1, 2), 0), "files are signed by CallManager as before");
+    provider.look();
+    node.provider().look();
+    assert_eq!((node.signatures(), recovery.count()), ((1, 2), 0), "and it stays so");
+    node.publish(KeyRole::Tvs, &rsa(KeyRole::Tvs).1);
+    provider.look();
+    assert_eq!(list_signer(&node), node.identities.call_manager.key_fingerprint());
+    let (call_manager, _) = re_key(KeyRole::CallManager);
+    provider.look();
+    assert_eq!(list_signer(&node), certificate.key_fingerprint(), "now the new ITLRecovery");
+    assert_eq!((recovery.count(), call_manager.count()), (1, 1), "and the file anew");
+    let told = trail(node.root.path());
+    assert!(told.contains("signed by CallManager,") && told.contains("\"CASEMATE_SIGNER\":\"CallManager\""), "{told}");
+
+    // Phones that hold the first list know nobody any more: no list is better than one that they refuse.
+    fs::write(node.public().join("ITLFile.tlv"), &first).unwrap();
+    for _ in 0..3 {
+        provider.look();
+    }
+    assert_eq!(fs::read(node.public().join("ITLFile.tlv")).unwrap(), first);
+    let refused = trail(node.root.path());
+    assert_eq!(refused.matches("\"TrustListRefused\"").count(), 1);
+    assert!(refused.contains("know neither the ITLRecovery nor the CallManager certificate"), "{refused}");
+    fs::remove_file(node.public().join("ITLFile.tlv")).unwrap();
+    provider.look();
+    assert_eq!(list_signer(&node), certificate.key_fingerprint());
 }
 
 #[test]

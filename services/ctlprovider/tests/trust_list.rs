@@ -6,17 +6,22 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
-use casemate_ctlprovider::{CtlproviderError, TrustListPlan};
+use casemate_ctlprovider::{CtlproviderError, Identities, TrustListPlan};
 use casemate_phonefile::{
     Content, Digest, Limits, Modulus, PhoneFileError, Role, Sha1, SignedFile, SignerKey, SignerVersion,
 };
 use casemate_runtime::config::NodeSection;
 use support::identities;
 
+/// The list of phones that hold none.
+fn first_list(identities: &Identities, node: &NodeSection, https: bool) -> TrustListPlan {
+    TrustListPlan::following(None, identities, node, https).unwrap()
+}
+
 #[test]
 fn the_list_has_two_sast_and_every_service_and_a_phone_takes_it() {
     let (identities, signer, _) = identities();
-    let plan = TrustListPlan::new(&identities, &NodeSection::default(), true);
+    let plan = first_list(&identities, &NodeSection::default(), true);
     let list = plan.sign(&signer, 1_700_000_000, &Limits::default()).unwrap();
     let file = SignedFile::parse(&list.bytes, &Limits::default()).unwrap();
     assert_eq!((file.digest, file.modulus), (Digest::Sha512, Modulus::Bits2048));
@@ -41,7 +46,7 @@ fn the_list_has_two_sast_and_every_service_and_a_phone_takes_it() {
 #[test]
 fn without_https_no_curve_is_offered() {
     let (identities, signer, _) = identities();
-    let plan = TrustListPlan::new(&identities, &NodeSection::default(), false);
+    let plan = first_list(&identities, &NodeSection::default(), false);
     let list = plan.sign(&signer, 1, &Limits::default()).unwrap();
     let file = SignedFile::parse(&list.bytes, &Limits::default()).unwrap();
     let Content::TrustList(content) = &file.content else { panic!("no list") };
@@ -53,16 +58,16 @@ fn without_https_no_curve_is_offered() {
 fn a_list_is_current_until_a_certificate_or_setting_changes_or_a_byte_flips() {
     let (identities, signer, _) = identities();
     let (node, limits) = (NodeSection::default(), Limits::default());
-    let plan = TrustListPlan::new(&identities, &node, true);
+    let plan = first_list(&identities, &node, true);
     let list = plan.sign(&signer, 1, &limits).unwrap();
     // Another second, as after a restart.
     assert!(plan.is_in(&list.bytes, &limits));
     let mut other = identities.clone();
     other.tvs = support::rsa(casemate_hsm_api::KeyRole::Tvs).1;
-    assert!(!TrustListPlan::new(&other, &node, true).is_in(&list.bytes, &limits));
-    assert!(!TrustListPlan::new(&identities, &node, false).is_in(&list.bytes, &limits));
+    assert!(!first_list(&other, &node, true).is_in(&list.bytes, &limits));
+    assert!(!first_list(&identities, &node, false).is_in(&list.bytes, &limits));
     let moved = NodeSection { address: [192, 0, 2, 7].into(), ..node };
-    assert!(!TrustListPlan::new(&identities, &moved, true).is_in(&list.bytes, &limits));
+    assert!(!first_list(&identities, &moved, true).is_in(&list.bytes, &limits));
     for at in (0..list.bytes.len()).step_by(97) {
         let mut flipped = list.bytes.clone();
         flipped[at] ^= 1;
@@ -73,7 +78,7 @@ fn a_list_is_current_until_a_certificate_or_setting_changes_or_a_byte_flips() {
 #[test]
 fn a_signature_by_another_key_is_never_published() {
     let (identities, _, other) = identities();
-    let plan = TrustListPlan::new(&identities, &NodeSection::default(), true);
+    let plan = first_list(&identities, &NodeSection::default(), true);
     let error = plan.sign(&other, 1, &Limits::default()).unwrap_err();
     assert!(matches!(error, CtlproviderError::Content { source: PhoneFileError::BadSignature { .. }, .. }), "{error}");
 }
@@ -81,7 +86,7 @@ fn a_signature_by_another_key_is_never_published() {
 #[test]
 fn a_list_that_phones_cannot_hold_is_not_even_signed() {
     let (identities, signer, _) = identities();
-    let plan = TrustListPlan::new(&identities, &NodeSection::default(), true);
+    let plan = first_list(&identities, &NodeSection::default(), true);
     let small = Limits { list_bytes: 4096, ..Limits::default() };
     let error = plan.sign(&signer, 1, &small).unwrap_err();
     assert!(matches!(error, CtlproviderError::Content { source: PhoneFileError::TooLarge { .. }, .. }), "{error}");

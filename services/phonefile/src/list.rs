@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
 use casemate_hsm_api::KeyAlgorithm;
+use casemate_pki::CertificateFacts;
 
 use crate::{
-    Limits, ListWarning, PhoneFileError, Record, Role, SignerId, SignerKey, SignerVersion,
+    Content, Limits, ListWarning, PhoneFileError, Record, Role, Sha1, SignedFile, SignerId, SignerKey, SignerVersion,
     header::{Digest, FileKind, Header, Modulus},
     tlv::Reader,
 };
@@ -48,6 +49,16 @@ impl TrustList {
         Ok(list)
     }
 
+    /// The list that is `file`, if that is one, of whatever size, and one of its own SAST signed it: the list that phones hold who
+    /// fetched it, if they trusted its signer.
+    #[must_use]
+    pub fn verified(file: &[u8]) -> Option<Self> {
+        let signed = SignedFile::parse(file, &Limits { list_bytes: usize::MAX, ..Limits::default() }).ok()?;
+        let Content::TrustList(list) = &signed.content else { return None };
+        signed.verify(&list.list_signers(), Sha1::Refused).ok()?;
+        Some(list.clone())
+    }
+
     /// Name in the header.
     #[must_use]
     pub fn file_name(&self) -> &str {
@@ -88,6 +99,27 @@ impl TrustList {
     #[must_use]
     pub fn file_signers(&self) -> Vec<SignerKey> {
         self.records.iter().filter(|record| record.role.signs_files() && record.is_rsa()).map(SignerKey::of).collect()
+    }
+
+    /// The certificates that may sign the next list for a phone that holds this one, the signer's first.
+    fn signer_certificates(&self) -> impl Iterator<Item = &[u8]> {
+        let is_signer = |record: &&Record| record.serial == self.signer.serial && record.issuer == self.signer.issuer;
+        let (own, other): (Vec<_>, Vec<_>) = self.sast().partition(is_signer);
+        own.into_iter().chain(other).map(|record| &*record.certificate)
+    }
+
+    /// Who of `candidates` is to sign the list that follows this one, so that phones that hold this one take it: the one that
+    /// signed this one if it is among them, and otherwise another SAST of this one. Nothing if phones know none of them.
+    #[must_use]
+    pub fn next_signer<'a>(&self, candidates: &[&'a CertificateFacts]) -> Option<&'a CertificateFacts> {
+        let known = |certificate: &[u8]| candidates.iter().find(|candidate| candidate.der == certificate).copied();
+        self.signer_certificates().find_map(known)
+    }
+
+    /// Whether phones that hold this list know `certificate` as one that may sign the next.
+    #[must_use]
+    pub fn knows_signer(&self, certificate: &[u8]) -> bool {
+        self.signer_certificates().any(|known| known == certificate)
     }
 
     /// What an operator should know before phones get it.
