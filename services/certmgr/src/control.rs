@@ -1,6 +1,8 @@
 use casemate_hsm_api::KeyRole;
 use serde::{Deserialize, Serialize};
 
+use crate::rekey::RekeyPlan;
+
 /// What root and the operator's user may ask on `certmgr.sock` (frames of `casemate_runtime::control`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -12,6 +14,21 @@ pub enum Request {
     },
     /// Every current identity.
     Identities,
+    /// What a re-key of `role` would do, and whether it can begin. Nothing is done.
+    PlanRekey {
+        /// Which identity.
+        role: KeyRole,
+    },
+    /// Give `role` a next key and a certificate of it, and publish that; or go on where this was interrupted.
+    Rekey {
+        /// Which identity.
+        role: KeyRole,
+    },
+    /// Retire the key that was re-keyed, once phones are offered a list with the new certificate; or say what is waited for.
+    FinishRekey {
+        /// Which identity.
+        role: KeyRole,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -21,6 +38,14 @@ pub enum Response {
     Provisioned(Provisioned),
     /// To [`Request::Identities`], in the order of [`KeyRole::ALL`].
     Identities(Vec<Identity>),
+    /// To [`Request::PlanRekey`].
+    Plan(Box<RekeyPlan>),
+    /// To [`Request::Rekey`]: the new certificate is published.
+    Rekeyed(Identity),
+    /// To [`Request::FinishRekey`].
+    RekeyFinished(FinishedRekey),
+    /// To [`Request::FinishRekey`]: not yet, and why. Ask again.
+    RekeyWaits(String),
     /// Nothing was done, or not to the end; what was done is kept.
     Failed(String),
 }
@@ -57,4 +82,16 @@ pub struct Identity {
     pub token: String,
     /// Where the certificate is published.
     pub published: String,
+}
+
+/// A re-key that is done.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FinishedRekey {
+    /// The identity as it is now.
+    pub identity: Identity,
+    /// SHA-256 of the `SubjectPublicKeyInfo` of the key that is retired, hexadecimal.
+    pub retired: String,
+    /// Serial of the token in which it stays.
+    pub retired_token: String,
 }

@@ -45,6 +45,20 @@ pub enum CertmgrError {
         /// SHA-256 of what the broker has.
         found: String,
     },
+    /// The re-key cannot begin, or go on.
+    #[error("{role} is not re-keyed: {reason}")]
+    RekeyRefused {
+        /// Whose.
+        role: KeyRole,
+        /// Why, and what to wait for or do.
+        reason: String,
+    },
+    /// No re-key of this role is under way.
+    #[error("no re-key of {role} is under way; run `casemate identity rekey {role}`")]
+    NoRekey {
+        /// Whose.
+        role: KeyRole,
+    },
     /// A recorded role is none that this release knows.
     #[error("records name the role {0:?}, which this release does not know; install the release that wrote them")]
     UnknownRole(String),

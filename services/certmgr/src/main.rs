@@ -2,12 +2,12 @@
 //!
 //! Root and the operator's user ask it over `certmgr.sock`; it asks keyd to make keys and to sign each identity's own
 //! certificate. It writes its records (`<state>/certmgr/certmgr.db`) and what it publishes (`<state>/certmgr/public/`), and
-//! has no network. Without keyd a provisioning request fails and says so; what is published stays.
+//! has no network. It reads what ctlprovider publishes, to know what phones were told before it re-keys. Without keyd a provisioning request fails and says so; what is published stays.
 #![forbid(unsafe_code)]
 
 use std::{pin::pin, process::ExitCode, sync::Arc};
 
-use casemate_certmgr::{CertmgrSettings, Manager, Records, Request};
+use casemate_certmgr::{CertmgrSettings, Folders, Manager, Records, Request};
 use casemate_keyring::Client;
 use casemate_runtime::{
     control::{self, Callers},
@@ -29,7 +29,9 @@ async fn serve(daemon: Daemon<CertmgrSettings>) -> Result<(), Failure> {
     let records = Records::open(&state.join("certmgr.db"), settings.store).await?;
     let client = Client::new(&passed, config.server("keyd")?, settings.keyring);
     let callers = Callers::root_and(&config, &["admin"]);
-    let manager = Arc::new(Manager::new(client, records, config.node.clone(), public, Arc::clone(&auditor)));
+    let folders = Folders { certificates: public, lists: config.paths.public_of("ctlprovider") };
+    let manager =
+        Arc::new(Manager::new(client, records, config.node.clone(), folders, settings.rekey, Arc::clone(&auditor)));
     manager.republish().await?;
     let answer = move |request: Request, peer: Peer| {
         let manager = Arc::clone(&manager);

@@ -15,6 +15,23 @@ pub struct CertmgrSettings {
     pub store: StoreSettings,
     /// Limits of `certmgr.sock`.
     pub control: ControlSettings,
+    /// After a re-key.
+    pub rekey: RekeySettings,
+}
+
+/// `[certmgr.rekey]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RekeySettings {
+    /// How long a new certificate has been published, in milliseconds, before the key of the one before it is retired: longer than
+    /// the daemons take to look for it (`poll-ms` of `[tftp]`, `[tvs]` and `[ctlprovider]`, `watch-ms` of `[capf]`).
+    pub settle_ms: u64,
+}
+
+impl Default for RekeySettings {
+    fn default() -> Self {
+        Self { settle_ms: 2000 }
+    }
 }
 
 impl CertmgrSettings {
@@ -25,6 +42,7 @@ impl CertmgrSettings {
             keyring: ClientSettings { connections, timeout_ms, generate_timeout_ms },
             store: StoreSettings { readers, queue, batch, wait_ms },
             control: ControlSettings { .. },
+            rekey: RekeySettings { settle_ms },
         } = *self;
         let zeros = [
             ("keyring.connections", connections == 0),
@@ -34,6 +52,7 @@ impl CertmgrSettings {
             ("store.queue", queue == 0),
             ("store.batch", batch == 0),
             ("store.wait-ms", wait_ms == 0),
+            ("rekey.settle-ms", settle_ms == 0),
         ];
         zeros.into_iter().find_map(|(key, is_zero)| is_zero.then_some(key))
     }
@@ -74,6 +93,7 @@ mod tests {
             "store.queue",
             "store.batch",
             "store.wait-ms",
+            "rekey.settle-ms",
         ] {
             assert!(refusal(key).contains(&format!("{key} is 0")), "{key}: {}", refusal(key));
         }

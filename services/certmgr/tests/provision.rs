@@ -6,7 +6,7 @@ mod support;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use casemate_audit::{AuditSettings, Auditor};
-use casemate_certmgr::{CertmgrError, Identity, Manager, Records};
+use casemate_certmgr::{CertmgrError, Folders, Identity, Manager, Records, RekeySettings};
 use casemate_hsm_api::KeyRole;
 use casemate_keyring::{Client, ClientSettings, KeyringError, Refusal};
 use casemate_pki::CertificateFacts;
@@ -45,7 +45,8 @@ impl Node {
         let auditor = Arc::new(Auditor::open("casemate-certmgr", &audit).unwrap());
         let client = Client::new(&Passed::testing(), own(path.join("keyd.sock")), ClientSettings::default());
         let records = Records::open(&path.join("certmgr.db"), StoreSettings::default()).await.unwrap();
-        Manager::new(client, records, NodeSection::default(), self.public(), auditor)
+        let folders = Folders { certificates: self.public(), lists: path.join("lists") };
+        Manager::new(client, records, NodeSection::default(), folders, RekeySettings::default(), auditor)
     }
 
     async fn provision(&self) -> Result<Vec<Identity>, CertmgrError> {

@@ -173,6 +173,20 @@ pub(crate) struct Tail {
 pub(crate) enum IdentityCommand {
     /// Every identity certificate, with its key's fingerprint and where it is published
     List,
+    /// Give an identity a new key and certificate in the token of its line in role-tokens.toml; shows first what that means
+    Rekey(Rekey),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rekey {
+    /// Whose key, as in `casemate identity list`
+    pub(crate) role: KeyRole,
+    /// Show what it means and do nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) plan: bool,
+    /// Do it without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// A name that begins with `SEP` in any letters is meant for a phone: in small ones it would be another device's, which no phone
@@ -249,6 +263,9 @@ mod tests {
             "audit tail",
             "audit tail -n 5 --follow",
             "identity list",
+            "identity rekey ITLRecovery",
+            "identity rekey CAPF --plan",
+            "identity rekey CallManager-ECDSA --yes",
             "phone add SEP001122334455 --string 123456",
             "phone add SEP001122334455 --null-string --key p-521",
         ] {

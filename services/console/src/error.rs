@@ -47,6 +47,20 @@ pub enum ConsoleError {
         /// Why.
         reason: String,
     },
+    /// Nobody said yes.
+    #[error("{role} is not re-keyed: nobody confirmed it; type the role's name when asked, or give --yes")]
+    NotConfirmed {
+        /// Which.
+        role: String,
+    },
+    /// The old key is not retired yet.
+    #[error("{role}: {reason}; the new key and certificate are kept, run `casemate identity rekey {role}` again")]
+    RekeyWaits {
+        /// Which.
+        role: String,
+        /// For what.
+        reason: String,
+    },
     /// The daemon answered another question.
     #[error("{0} answered another request; install the same release everywhere")]
     WrongAnswer(&'static str),

@@ -9,7 +9,7 @@ pub(crate) fn list(node: &Node, as_json: bool, out: Out<'_>) -> Result<(), Conso
     let identities = match control::call(&socket, &Request::Identities, node.timeout())? {
         Response::Identities(identities) => identities,
         Response::Failed(reason) => return Err(ConsoleError::Refused(reason)),
-        Response::Provisioned(_) => return Err(ConsoleError::WrongAnswer("casemate-certmgr")),
+        _ => return Err(ConsoleError::WrongAnswer("casemate-certmgr")),
     };
     if as_json {
         return json::print(&identities, out);

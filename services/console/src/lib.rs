@@ -15,6 +15,7 @@ mod json;
 mod node;
 mod phone;
 mod provision;
+mod rekey;
 mod selftest;
 mod table;
 mod text;
@@ -65,5 +66,6 @@ fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
         Command::Hsm(HsmCommand::Answer(asked)) => attest::answer(&node, asked, json, out),
         Command::Audit(AuditCommand::Tail(tail)) => audit::tail(&node, tail, json, out),
         Command::Identity(IdentityCommand::List) => identity::list(&node, json, out),
+        Command::Identity(IdentityCommand::Rekey(asked)) => rekey::run(&node, asked, json, out),
     }
 }

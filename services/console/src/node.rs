@@ -13,6 +13,8 @@ pub(crate) struct ConsoleSettings {
     pub(crate) timeout_ms: u64,
     /// How long one identity may take to be made, in milliseconds: an RSA key takes a TPM half a minute.
     pub(crate) provision_timeout_ms: u64,
+    /// How long the trust list may take after a re-key, in milliseconds.
+    pub(crate) rekey_timeout_ms: u64,
     /// Between two looks for new audit events, in milliseconds.
     pub(crate) follow_ms: u64,
     /// Phones that are asked for at once.
@@ -21,7 +23,7 @@ pub(crate) struct ConsoleSettings {
 
 impl Default for ConsoleSettings {
     fn default() -> Self {
-        Self { timeout_ms: 10_000, provision_timeout_ms: 240_000, follow_ms: 250, page: 1024 }
+        Self { timeout_ms: 10_000, provision_timeout_ms: 240_000, rekey_timeout_ms: 30_000, follow_ms: 250, page: 1024 }
     }
 }
 

@@ -34,7 +34,7 @@ fn provision(node: &Node, role: KeyRole) -> Result<Provisioned, ConsoleError> {
     match control::call(&socket, &Request::Provision { role }, limit) {
         Ok(Response::Provisioned(provisioned)) => Ok(provisioned),
         Ok(Response::Failed(reason)) => Err(stopped(reason)),
-        Ok(Response::Identities(_)) => Err(ConsoleError::WrongAnswer("casemate-certmgr")),
+        Ok(_) => Err(ConsoleError::WrongAnswer("casemate-certmgr")),
         Err(error @ ControlError::Connect { .. }) => Err(error.into()),
         Err(error) => Err(stopped(chain(&error))),
     }
