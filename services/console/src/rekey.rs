@@ -1,7 +1,7 @@
 //! `casemate identity rekey`: the plan first, and nothing without a yes.
 
 use std::{
-    io::{self, BufRead, Write},
+    io::{self, BufRead},
     thread,
     time::{Duration, Instant},
 };
