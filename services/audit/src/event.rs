@@ -109,6 +109,28 @@ registry! {
         /// Reason.
         reason: String,
     }
+    /// An operator gave a token another PIN.
+    PinChanged = "d6ad865b46994527ac10fd7df57aed51", Notice, "the PIN of token {token} was changed" => {
+        /// Token.
+        token: String,
+        /// Place.
+        place: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+    }
+    /// A change of a token's PIN was refused or failed.
+    PinNotChanged = "f5224f3e24d44087802c4b5332c3ec0b", Warning, "the PIN of token {place} was not changed: {reason}" => {
+        /// Place.
+        place: String,
+        /// Uid.
+        uid: u32,
+        /// Pid.
+        pid: i32,
+        /// Reason.
+        reason: String,
+    }
     /// The token gave a wrong answer: the broker is in the error state.
     TokenWrongAnswer = "fa4dc807aa014eabbbea8c1a86c485d7", Critical, "token {token} gave a wrong answer to {operation}: error state" => {
         /// Token.

@@ -98,12 +98,21 @@ pub(crate) enum SelftestCommand {
 pub(crate) enum HsmCommand {
     /// Token, mechanisms, login, and every recorded key with whether the token has it
     List,
+    /// Give a token another user PIN: the new one is asked for at a terminal, or read as one line from standard input
+    ChangePin(ChangePin),
     /// A token's statement that a key was made in it and cannot leave it, for an auditor's casemate-verify
     Attest(Attest),
     /// What an auditor makes a challenge of, once for each TPM
     AttestationKey(FromToken),
     /// Have a token answer an auditor's challenge
     Answer(AnswerChallenge),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangePin {
+    /// The token's name, as in `casemate hsm list`; may be left out where there is one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -256,6 +265,8 @@ mod tests {
             "selftest run",
             "selftest status",
             "hsm list",
+            "hsm change-pin",
+            "hsm change-pin --token tpm",
             "hsm attest CAPF",
             "hsm attest ITLRecovery --nonce 00ff --output statement.json",
             "hsm attestation-key --token tpm --output key.json",

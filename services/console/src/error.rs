@@ -125,6 +125,9 @@ pub enum ConsoleError {
         /// How it ended.
         status: std::process::ExitStatus,
     },
+    /// No PIN was entered. What was given is not repeated.
+    #[error("no PIN was taken, and nothing was changed: {0}")]
+    NoPin(String),
     /// The result could not be printed.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),

@@ -14,6 +14,7 @@ mod itl;
 mod json;
 mod node;
 mod phone;
+mod pin;
 mod provision;
 mod rekey;
 mod selftest;
@@ -61,6 +62,7 @@ fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
         Command::Selftest(SelftestCommand::Run) => selftest::run(&node, json, out),
         Command::Selftest(SelftestCommand::Status) => selftest::status(&node, json, out),
         Command::Hsm(HsmCommand::List) => hsm::list(&node, json, out),
+        Command::Hsm(HsmCommand::ChangePin(asked)) => pin::change(&node, asked, json, out),
         Command::Hsm(HsmCommand::Attest(asked)) => attest::attest(&node, asked, json, out),
         Command::Hsm(HsmCommand::AttestationKey(asked)) => attest::attestation_key(&node, asked, json, out),
         Command::Hsm(HsmCommand::Answer(asked)) => attest::answer(&node, asked, json, out),

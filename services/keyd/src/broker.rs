@@ -111,6 +111,9 @@ impl Broker {
             Request::AnswerChallenge { token, challenge } => {
                 self.answer_challenge(peer, &token, &challenge).map(Response::Evidence)
             }
+            Request::ChangePin { token, pin } => self
+                .change_pin(peer, token.as_deref(), &pin.0)
+                .map(|(token, serial)| Response::PinChanged { token, serial }),
         };
         answer.unwrap_or_else(Response::Refused)
     }

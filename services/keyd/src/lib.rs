@@ -6,12 +6,14 @@
 
 mod attest;
 mod broker;
+mod buffer;
 mod error;
 mod generate;
 mod harden;
 pub mod judge;
 mod keys;
 mod open;
+mod pin;
 pub mod policy;
 pub mod record;
 pub mod roles;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io::BufReader,
     num::NonZeroU32,
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
@@ -21,7 +20,7 @@ use casemate_runtime::{
     refusals::{Refusals, WINDOW},
 };
 
-use crate::{Broker, ConnectionSettings, KeydError, broker::stranger, timed::Timed};
+use crate::{Broker, ConnectionSettings, KeydError, broker::stranger, buffer::Buffer, timed::Timed};
 
 /// A flood of strangers (any user of the machine can connect), refused connections or broken frames is so many audit events in a
 /// window.
@@ -139,13 +138,13 @@ impl Drop for Place {
 }
 
 fn converse(broker: &Broker, peer: Peer, socket: &UnixStream, limit: Duration) -> Result<(), FrameError> {
-    let mut from = BufReader::with_capacity(BUFFER, Timed::new(socket, limit));
+    let mut from = Buffer::new(BUFFER, Timed::new(socket, limit));
     while let Some(request) = FRAMING.read::<Request>(&mut from)? {
         let response: Response = broker.handle(peer, request);
         FRAMING.write(&mut Timed::begun(socket, limit), &response)?;
         // The next request may have begun to come already.
-        let has_begun = !from.buffer().is_empty();
-        *from.get_mut() = if has_begun { Timed::begun(socket, limit) } else { Timed::new(socket, limit) };
+        let has_begun = !from.is_empty();
+        *from.source() = if has_begun { Timed::begun(socket, limit) } else { Timed::new(socket, limit) };
     }
     Ok(())
 }

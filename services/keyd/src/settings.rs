@@ -17,7 +17,8 @@ use crate::{JudgeLimits, KeydError};
 #[serde(remote = "Self", default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// File with the user PIN of PKCS#11 tokens, mode 0400, keyd's own, where `role-tokens.toml` does not name another for one. By
-    /// default the credential `pin` that systemd loaded.
+    /// default the credential `pin` that systemd loaded. A PIN that is to be changed by `casemate hsm change-pin` is in a file in a
+    /// folder of its own, in which keyd may write.
     pub pin_file: Option<PathBuf>,
     /// How often a PIN file is looked at after its PIN was refused, in milliseconds. The PIN itself is tried only when the
     /// file changed.

@@ -41,12 +41,21 @@ impl Tokens {
         self.0.iter().find(|token| token.has(key)).map_or_else(|| self.of(key.role), Ok)
     }
 
+    /// The one token there is.
+    pub(crate) fn only(&self) -> Result<&Arc<Token>, Refusal> {
+        match self.0.as_slice() {
+            [token] => Ok(token),
+            _ => Err(Refusal::Failed(format!("there are several tokens, so name one: {}", self.names()))),
+        }
+    }
+
+    fn names(&self) -> String {
+        self.0.iter().map(|token| token.place()).collect::<Vec<_>>().join(", ")
+    }
+
     /// The token of this name.
     pub(crate) fn named(&self, name: &str) -> Result<&Arc<Token>, Refusal> {
-        let none = || {
-            let names: Vec<_> = self.0.iter().map(|token| token.place()).collect();
-            Refusal::Failed(format!("role-tokens.toml names no token {name:?}; it names {}", names.join(", ")))
-        };
+        let none = || Refusal::Failed(format!("role-tokens.toml names no token {name:?}; it names {}", self.names()));
         self.0.iter().find(|token| token.place() == name).ok_or_else(none)
     }
 }

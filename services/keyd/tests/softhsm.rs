@@ -16,9 +16,9 @@ use std::{
 
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use casemate_audit::{AuditSettings, Auditor};
-use casemate_hsm_api::{HsmError, KeyRole, KeyStore};
+use casemate_hsm_api::{HsmError, KeyRole, KeyStore, Pin};
 use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
-use casemate_keyring::{BrokerState, Client, ClientSettings, Refusal};
+use casemate_keyring::{BrokerState, Client, ClientSettings, NewPin, Refusal, Request, Response};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, daemon::Daemon, peer::LocalServer};
 use nix::sys::{
@@ -60,6 +60,8 @@ fn make_token() {
 
 fn write_pin(node: &Node, pin: &str) {
     let path = node.dir.path().join("pin");
+    // It may be one that the broker wrote, which nobody may write.
+    let _ = fs::remove_file(&path);
     fs::write(&path, pin).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 }
@@ -120,6 +122,89 @@ fn a_wrong_pin_is_tried_once_in_the_life_of_the_token() {
     let broker = broker(&node);
     broker.bring_back().unwrap();
     assert!(broker.generate(CERTMGR, KeyRole::CallManagerEcdsa).unwrap().1);
+}
+
+fn change(broker: &Caller, pin: &str) -> Response {
+    broker.0.handle(ROOT, Request::ChangePin { token: None, pin: NewPin(Pin::new(pin).unwrap()) })
+}
+
+fn refusal(answer: Response) -> String {
+    match answer {
+        Response::Refused(Refusal::Failed(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_pin_is_changed_while_the_token_serves_and_what_is_refused_ends_no_service() {
+    const TEST: &str = "a_pin_is_changed_while_the_token_serves_and_what_is_refused_ends_no_service";
+    let Some(_) = in_own_process(TEST) else { return };
+    make_token();
+    let node = Node::new();
+    write_pin(&node, "123456");
+    let held = || fs::read_to_string(node.dir.path().join("pin")).unwrap();
+    let first = broker(&node);
+    first.bring_back().unwrap();
+    assert!(first.generate(CERTMGR, KeyRole::CallManagerEcdsa).unwrap().1);
+    let short = refusal(change(&first, "12"));
+    assert!(short.contains("4 to 255"), "{short}");
+    let changed = change(&first, "864209");
+    assert!(matches!(changed, Response::PinChanged { .. }), "{changed:?}");
+    first.handshake().unwrap();
+    assert_eq!(held(), "864209");
+    // Somebody spoils the PIN file: it is tried once, and the login that holds is not given up for it.
+    write_pin(&node, "000000");
+    for expected in ["refused the PIN", "refused by token", "refused by token"] {
+        let wrong = refusal(change(&first, "975310"));
+        assert!(wrong.contains(expected), "{wrong}");
+        first.handshake().unwrap();
+    }
+    assert!(matches!(first.status(ROOT).unwrap().state, BrokerState::Serving));
+    drop(first);
+    write_pin(&node, "864209");
+    let again = broker(&node);
+    again.bring_back().unwrap();
+    again.handshake().unwrap();
+    assert_eq!((node.audited("PinChanged"), node.audited("PinNotChanged"), node.audited("TokenRefused")), (1, 4, 0));
+    for pin in ["123456", "864209", "975310", "000000"] {
+        assert!(!node.journal().contains(pin), "{pin} is in the trail");
+    }
+}
+
+/// Of a whole process, whose variable it is.
+#[test]
+fn a_pin_that_systemd_gave_is_not_changed_and_the_cure_is_said() {
+    const TEST: &str = "a_pin_that_systemd_gave_is_not_changed_and_the_cure_is_said";
+    const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+    let Some(folder) = in_own_process(TEST) else { return };
+    if env::var_os(CREDENTIALS).is_none() {
+        let status = Command::new(env::current_exe().unwrap())
+            .args([TEST, "--exact", "--nocapture"])
+            .env(CREDENTIALS, &folder)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    make_token();
+    let node = Node::new();
+    let path = folder.join("pin");
+    fs::write(&path, "123456").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    let settings = Pkcs11Settings::new(MODULE, TokenName::Label("test".into()));
+    let files = Pkcs11Files { pin: path.clone(), state: node.dir.path().to_owned() };
+    let store: Arc<dyn KeyStore> = Arc::new(Pkcs11Store::prepare(settings, files).unwrap());
+    let broker = node.untested(store, node.record(), USERS);
+    broker.bring_back().unwrap();
+    let refused = refusal(change(&broker, "864209"));
+    assert!(refused.contains("systemd-creds") && refused.contains("pin-file"), "{refused}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "123456");
+    assert!(
+        !fs::read_dir(node.dir.path())
+            .unwrap()
+            .any(|entry| { entry.unwrap().file_name().to_string_lossy().contains("refused") })
+    );
+    broker.attempt().unwrap();
 }
 
 #[test]

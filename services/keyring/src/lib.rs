@@ -14,7 +14,7 @@ mod tls;
 pub use certificates::Certificates;
 pub use client::{Client, ClientSettings, KeyringError};
 pub use protocol::{
-    BrokerState, Evidence, FRAMING, KeyRecord, MESSAGE_LIMIT, NONCE_LIMIT, Purpose, Refusal, Request, Response,
+    BrokerState, Evidence, FRAMING, KeyRecord, MESSAGE_LIMIT, NONCE_LIMIT, NewPin, Purpose, Refusal, Request, Response,
     SignRequest, Status, TokenStatus,
 };
 pub use signer::RoleSigner;

@@ -1,6 +1,11 @@
-use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, SignatureRate, SignatureScheme, TokenInfo};
+use std::fmt;
+
+use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, Pin, SignatureRate, SignatureScheme, TokenInfo};
 use casemate_runtime::frame::Framing;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error, Visitor},
+};
 
 /// Longest message that is signed: 1 MiB, far above any trust list (64 kB, guide 2882) or configuration file.
 pub const MESSAGE_LIMIT: usize = 1 << 20;
@@ -65,6 +70,44 @@ pub enum Request {
         /// The challenge as the auditor's program wrote it.
         challenge: String,
     },
+    /// Give a token another user PIN. An operator alone.
+    ChangePin {
+        /// The token's name in `role-tokens.toml`; may be left out where there is one.
+        token: Option<String>,
+        /// The new PIN. The old one is in the PIN file.
+        pin: NewPin,
+    },
+}
+
+/// A PIN on its way to the broker: a string on the wire, and in locked memory before and after.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewPin(pub Pin);
+
+impl Serialize for NewPin {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.0.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for NewPin {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Straight)
+    }
+}
+
+/// Takes the text out of the frame, with no copy in between.
+struct Straight;
+
+impl Visitor<'_> for Straight {
+    type Value = NewPin;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a PIN")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<NewPin, E> {
+        Pin::new(text).map(NewPin).map_err(E::custom)
+    }
 }
 
 /// A message to be signed, with what it is for.
@@ -144,6 +187,13 @@ pub enum Response {
     Evidence(Evidence),
     /// To [`Request::Retire`]: the key that signs nothing any more.
     Retired(KeyRecord),
+    /// To [`Request::ChangePin`].
+    PinChanged {
+        /// The token's name in `role-tokens.toml`.
+        token: String,
+        /// Its serial number.
+        serial: String,
+    },
 }
 
 /// What a token has to say to an auditor of its keys.
@@ -255,6 +305,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_new_pin_survives_the_wire_and_is_not_printed() {
+        let request = Request::ChangePin { token: None, pin: NewPin(Pin::new("864209").unwrap()) };
+        let frame = FRAMING.encode(&request).unwrap();
+        assert_eq!(FRAMING.decode::<Request>(&frame[4..]).unwrap(), request);
+        assert!(!format!("{request:?}").contains("864209"));
+        // A line's end would make two PINs of one, in the file.
+        let frame = FRAMING.encode(&(7_u8, None::<String>, "864\n209")).unwrap();
+        assert!(FRAMING.decode::<Request>(&frame[4..]).is_err());
+        let frame = FRAMING.encode(&(7_u8, None::<String>, "864209")).unwrap();
+        assert_eq!(FRAMING.decode::<Request>(&frame[4..]).unwrap(), request);
+    }
 
     proptest! {
         #[test]

@@ -5,6 +5,10 @@ use std::io::{self, Read, Write};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zeroize::Zeroizing;
+
+/// Room for a frame with a secret in it: a buffer that grows leaves copies behind.
+const ROOM: usize = 2048;
 
 /// A frame that is not one.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +52,9 @@ impl Framing {
     /// # Errors
     /// It would be longer than the limit.
     pub fn encode(&self, message: &impl Serialize) -> Result<Vec<u8>, FrameError> {
-        let mut frame = postcard::to_extend(message, vec![0, 0, 0, 0, self.version]).map_err(|_| FrameError::Body)?;
+        let mut frame = Vec::with_capacity(ROOM);
+        frame.extend([0, 0, 0, 0, self.version]);
+        let mut frame = postcard::to_extend(message, frame).map_err(|_| FrameError::Body)?;
         let length = frame.len() - 4;
         let announced = u32::try_from(length).map_err(|_| FrameError::Length { length, limit: self.limit })?;
         if length > self.limit {
@@ -83,7 +89,7 @@ impl Framing {
         Ok(length)
     }
 
-    /// Reads one message; nothing at a clean end before a frame.
+    /// Reads one message; nothing at a clean end before a frame. The frame is wiped: it may hold a PIN.
     ///
     /// # Errors
     /// As [`FrameError`] says; the connection is useless then.
@@ -93,17 +99,17 @@ impl Framing {
             return Ok(None);
         }
         from.read_exact(&mut header[1..])?;
-        let mut frame = vec![0; self.checked(header)?];
+        let mut frame = Zeroizing::new(vec![0; self.checked(header)?]);
         from.read_exact(&mut frame)?;
         self.decode(&frame).map(Some)
     }
 
-    /// Writes one message in one write.
+    /// Writes one message in one write. The frame is wiped, as by [`Framing::read`].
     ///
     /// # Errors
     /// As [`FrameError`] says.
     pub fn write(&self, to: &mut impl Write, message: &impl Serialize) -> Result<(), FrameError> {
-        Ok(to.write_all(&self.encode(message)?)?)
+        Ok(to.write_all(&Zeroizing::new(self.encode(message)?))?)
     }
 
     /// As [`Framing::read`], for tokio.

@@ -212,7 +212,7 @@ fn a_tpm_whose_keys_are_on_record_gets_no_second_token() {
 #[test]
 fn a_wrong_pin_of_one_token_is_nothing_to_the_other() {
     let lab = Lab::start(settings("tokens-pin", Tokens::Split)).unwrap();
-    let path = lab.layout.root.join("etc/tpm-pin");
+    let path = lab.layout.tpm_pin();
     let right = fs::read_to_string(&path).unwrap();
     let write = |pin: &str| {
         // A new file each time, as an editor writes one.

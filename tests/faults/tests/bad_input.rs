@@ -286,7 +286,7 @@ fn a_path_leads_nowhere_but_to_published_files() {
     }
     let tftp = std::net::UdpSocket::bind((lab.address(Ports::TFTP).ip(), 0)).unwrap();
     tftp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    tftp.send_to(b"\0\x01../../../etc/pin\0octet\0", lab.address(Ports::TFTP)).unwrap();
+    tftp.send_to(b"\0\x01../../../pins/pin\0octet\0", lab.address(Ports::TFTP)).unwrap();
     let mut buffer = [0; 1500];
     let n = tftp.recv(&mut buffer).unwrap();
     assert_eq!(buffer.get(..2), Some(&[0, 5][..]), "an ERROR packet: {:?}", &buffer[..n]);

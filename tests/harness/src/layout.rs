@@ -112,7 +112,13 @@ impl Layout {
     /// The token's user PIN, keyd's alone.
     #[must_use]
     pub fn pin(&self) -> PathBuf {
-        self.root.join("etc/pin")
+        self.root.join("pins/pin")
+    }
+
+    /// The PIN of the token in the TPM, keyd's alone.
+    #[must_use]
+    pub fn tpm_pin(&self) -> PathBuf {
+        self.root.join("pins/tpm-pin")
     }
 
     /// Where the maker of the lab's TPM lives, whose certificate is `cert.pem`. No real TPM's maker is so near.
@@ -134,7 +140,9 @@ impl Layout {
         }
         // Each daemon makes its own socket here, and the sticky bit keeps the others' hands off it and off the report.
         self.folder(&self.run(), 0o1775, Some(0))?;
-        self.folder(&self.token(), 0o700, Some(self.owner.uid("keyd")))?;
+        for name in ["token", "pins"] {
+            self.folder(&self.root.join(name), 0o700, Some(self.owner.uid("keyd")))?;
+        }
         for (daemon, _) in DAEMONS {
             let state = self.state().join(daemon);
             self.folder(&state, 0o711, Some(self.owner.uid(daemon)))?;

@@ -160,10 +160,10 @@ impl Tokens {
         let sign_only = if matches!(self, Self::Tpm2Pkcs11) { ", sign-only = false" } else { "" };
         let module = self.module();
         let pkcs11 =
-            format!("pin-file = \"{root}/etc/pin\"\npkcs11 = {{ module = \"{}\"{sign_only} }}\n", module.display());
+            format!("pin-file = \"{root}/pins/pin\"\npkcs11 = {{ module = \"{}\"{sign_only} }}\n", module.display());
         let Some(tpm) = tpm.filter(|_| self.has_tpm()) else { return pkcs11 };
         format!(
-            "{pkcs11}tpm = {{ address = {{ swtpm = {} }}, pin-file = \"{root}/etc/tpm-pin\", \
+            "{pkcs11}tpm = {{ address = {{ swtpm = {} }}, pin-file = \"{root}/pins/tpm-pin\", \
              wrapping-key = \"{root}/etc/wrapping-key\" }}\n",
             tpm.port()
         )
@@ -214,7 +214,7 @@ pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError
     let needs_tpm = tokens.has_tpm() || tokens == Tokens::Tpm2Pkcs11;
     let tpm = needs_tpm.then(|| start(&layout.root.join("swtpm"))).transpose()?;
     if tokens.has_tpm() {
-        token::write_pin(layout, &layout.root.join("etc/tpm-pin"), &token::digits()?)?;
+        token::write_pin(layout, &layout.tpm_pin(), &token::digits()?)?;
         make_wrapping_key(layout)?;
     }
     let manager = match &tpm {

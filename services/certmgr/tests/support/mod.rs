@@ -199,9 +199,10 @@ impl Broker {
                 state.signed += 1;
                 Response::Signature(state.named(role, key.as_deref()).unwrap().sign(&message))
             }
-            Request::Attest { .. } | Request::AttestationKey { .. } | Request::AnswerChallenge { .. } => {
-                Response::Refused(Refusal::Failed("not in this test".into()))
-            }
+            Request::Attest { .. }
+            | Request::AttestationKey { .. }
+            | Request::AnswerChallenge { .. }
+            | Request::ChangePin { .. } => Response::Refused(Refusal::Failed("not in this test".into())),
         }
     }
 }
