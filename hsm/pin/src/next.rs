@@ -46,11 +46,15 @@ impl NextPin {
         self.path(".new").exists()
     }
 
-    /// Refuses a second change before the first is decided: the PIN of that may be the token's.
+    /// Refuses a change where the PIN file is not ours to replace, and a second one before the first is decided: the PIN of that may
+    /// be the token's.
     ///
     /// # Errors
-    /// [`PinError::Undecided`], and as [`read_pin`].
-    pub fn decided(&self) -> Result<(), PinError> {
+    /// [`PinError::Credential`], [`PinError::Undecided`], and as [`read_pin`].
+    pub fn ready(&self) -> Result<(), PinError> {
+        if is_credential(&self.pin_file) {
+            return Err(PinError::Credential { path: self.pin_file.clone() });
+        }
         match self.read()? {
             Some(_) => Err(PinError::Undecided { path: self.pin_file.clone() }),
             None => Ok(()),
@@ -60,11 +64,8 @@ impl NextPin {
     /// Has `pin` on disk, whole or not at all, in a file of mode 0400 of this user.
     ///
     /// # Errors
-    /// [`PinError::Credential`], and [`PinError::NotWritten`] where this user may not write.
+    /// [`PinError::NotWritten`], where this user may not write.
     pub fn stage(&self, pin: &Pin) -> Result<(), PinError> {
-        if is_credential(&self.pin_file) {
-            return Err(PinError::Credential { path: self.pin_file.clone() });
-        }
         let (part, new) = (self.path(".new.part"), self.path(".new"));
         let write = || {
             remove_if_there(&part)?;
@@ -96,7 +97,8 @@ impl NextPin {
     /// # Errors
     /// [`PinError::NotWritten`].
     pub fn discard(&self) -> Result<(), PinError> {
-        remove_if_there(&self.path(".new")).and_then(|()| self.sync()).map_err(|source| self.not_written(source))
+        let discard = || if remove_if_there(&self.path(".new"))? { self.sync() } else { Ok(()) };
+        discard().map_err(|source| self.not_written(source))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -108,10 +110,12 @@ impl NextPin {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Removes a file; whether there was one. Looks first: where nothing can be removed, Linux says so whether something is there or
+/// not.
+fn remove_if_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        _ => fs::remove_file(path).map(|()| true),
     }
 }
 
@@ -149,5 +153,6 @@ mod tests {
         let next = NextPin::of(Path::new("/proc/pin"));
         let error = next.stage(&Pin::new("1").unwrap()).unwrap_err();
         assert!(error.to_string().contains("casemate-keyd may write"), "{error}");
+        next.discard().unwrap();
     }
 }

@@ -131,7 +131,7 @@ impl Pkcs11Store {
         if self.at_pin.load(Ordering::Acquire) {
             return Err(HsmError::Timeout { token, limit }.into());
         }
-        NextPin::of(&self.files.pin).decided()?;
+        NextPin::of(&self.files.pin).ready()?;
         let old = read_pin(&self.files.pin)?;
         let detail = "nobody is logged in".to_owned();
         let anchor = lock(&self.anchor).clone().ok_or(HsmError::TokenAbsent { token, detail })?;

@@ -116,6 +116,7 @@ pub(crate) fn change_pin(
     files: &NextPin,
 ) -> Result<TokenRecord, TpmError> {
     settle(folder, files)?;
+    files.ready()?;
     let Some(key_auth) = connection.key_auth.clone() else {
         let detail = "nobody is logged in".to_owned();
         return Err(HsmError::TokenAbsent { token: record.serial.clone(), detail }.into());

@@ -17,6 +17,7 @@ impl Broker {
     /// Gives the token named `place`, or the only one, another PIN; its name and serial number.
     pub(crate) fn change_pin(&self, peer: Peer, place: Option<&str>, new: &Pin) -> Result<(String, String), Refusal> {
         let changed = self.token_for_operator(peer, place).and_then(|token| {
+            self.has_its_own_file(token)?;
             let serving = token.serving()?;
             match token.store().change_pin(new) {
                 Ok(()) => Ok((token.place().to_owned(), serving.serial.clone())),
@@ -35,6 +36,19 @@ impl Broker {
             },
         });
         changed
+    }
+
+    /// Refuses a token that shares its PIN file: the others would be without theirs.
+    fn has_its_own_file(&self, token: &Token) -> Result<(), Refusal> {
+        let shares = |other: &&Arc<Token>| other.place() != token.place() && other.pin_file() == token.pin_file();
+        match self.tokens.iter().find(shares) {
+            Some(other) => Err(Refusal::Failed(format!(
+                "{} and {} have one PIN file; give each its own (pin-source in role-tokens.toml), then change the PIN",
+                token.place(),
+                other.place()
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn token_for_operator(&self, peer: Peer, place: Option<&str>) -> Result<&Arc<Token>, Refusal> {

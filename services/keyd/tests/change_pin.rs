@@ -51,5 +51,12 @@ fn of_several_tokens_one_is_named_and_one_that_is_away_keeps_its_pin() {
         let names = format!("{PLACE}, tpm");
         assert!(matches!(&refusal, Refusal::Failed(reason) if reason.contains(&names)), "{refusal:?}");
     }
+    // The other's PIN would be gone.
+    let refusal = refused(&broker, ROOT, Some("tpm"));
+    assert!(matches!(&refusal, Refusal::Failed(reason) if reason.contains("one PIN file")), "{refusal:?}");
+    drop(broker);
+    let mut tokens = vec![parts(PLACE, &KeyRole::ALL[..1]), parts("tpm", &KeyRole::ALL[1..])];
+    tokens[0].patience.pin_file = Some(node.dir.path().join("another"));
+    let broker = node.with_tokens(tokens, LOADS, node.record(), USERS);
     assert!(matches!(refused(&broker, ROOT, Some("tpm")), Refusal::Unavailable(_)), "it was not tested yet");
 }

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, os::fd::AsRawFd};
 
 use aws_lc_rs::hmac;
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, Pin, SignatureScheme};
@@ -132,6 +132,22 @@ fn the_pin_changes_and_the_keys_stay() {
     assert_eq!(counted(&lab), 0);
     lab.write_pin(PIN);
     assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinIncorrect { .. }))), "the old one");
+}
+
+/// A folder in which not even root may write.
+#[test]
+fn a_pin_whose_file_cannot_be_replaced_stays() {
+    let lab = Lab::new();
+    let file = fs::File::open(lab.path("pin")).unwrap();
+    let mut settings = lab.settings();
+    settings.pin_file = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+    for _ in 0..2 {
+        let store = TpmStore::open(settings.clone()).unwrap();
+        let refused = store.change_pin(&Pin::new(NEW).unwrap()).unwrap_err().to_string();
+        assert!(refused.contains("may write"), "{refused}");
+        assert!(!lab.path("token").join("token.next").exists());
+        store.generate(ID, "k", SPEC).map_or_else(|_| store.sign(ID, SCHEME, b"m").map(drop), |_| Ok(())).unwrap();
+    }
 }
 
 /// Every state of the disk that a kill within a change can leave, made by hand. No PIN is tried in vain.

@@ -5,7 +5,7 @@ mod test;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -132,6 +132,11 @@ impl Token {
     /// Its name in `role-tokens.toml`.
     pub(crate) fn place(&self) -> &str {
         &self.place
+    }
+
+    /// The file with its PIN, if there is one.
+    pub(crate) fn pin_file(&self) -> Option<&Path> {
+        self.patience.pin_file.as_deref()
     }
 
     /// Whether `key` is looked for here: where it was made, or, if no role is put there any more, where its role is put.
