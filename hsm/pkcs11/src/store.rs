@@ -33,8 +33,10 @@ pub struct Pkcs11Store {
     anchor: Mutex<Option<Anchor>>,
     /// A login or a change of the PIN has not come back yet. Until it does, no other is tried.
     at_pin: Arc<AtomicBool>,
-    /// The PIN was locked or about to be. Some modules, kryoptic among them, learn only when they are started that it no longer is.
-    locked: AtomicBool,
+    /// The token took no login, for the PIN was locked or about to be, or was not set yet. Some modules learn only when they are
+    /// started that this is over: kryoptic of the first, SoftHSM of the second, which it sees if it is started while somebody makes
+    /// the token.
+    closed: AtomicBool,
     connecting: Mutex<()>,
     /// Generation and removal one at a time: neither may see the other's half.
     changing: Mutex<()>,
@@ -77,7 +79,7 @@ impl Pkcs11Store {
             pool,
             anchor: Mutex::default(),
             at_pin: Arc::default(),
-            locked: AtomicBool::default(),
+            closed: AtomicBool::default(),
             connecting: Mutex::default(),
             changing: Mutex::default(),
             wrong: OnceLock::new(),
@@ -85,8 +87,8 @@ impl Pkcs11Store {
     }
 
     /// Finds the token, for the first time or after it was away, opens sessions and logs in with the PIN of the PIN file,
-    /// unless the login still holds. The module is initialised again only if the token is not found otherwise or was found with its
-    /// PIN locked, no call is in it, and this is its only store.
+    /// unless the login still holds. The module is initialised again only if the token is not found otherwise, or took no login
+    /// the last time for a reason that may be over; if no call is in it, and this is its only store.
     ///
     /// # Errors
     /// What the token said ([`Pkcs11Error::Hsm`]; a refused PIN is final), the PIN file's errors, and those of the record of
@@ -106,7 +108,7 @@ impl Pkcs11Store {
         let pins = Pins { file: read_pin(&self.files.pin)?, next: NextPin::of(&self.files.pin).read()? };
         let (settings, files) = (self.settings.clone(), self.files.clone());
         let at_pin = Arc::clone(&self.at_pin);
-        let anew = self.locked.swap(false, Ordering::AcqRel);
+        let anew = self.closed.swap(false, Ordering::AcqRel);
         // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
         let connected = self.pool.call(limit, move |worker| {
             at_pin.store(true, Ordering::Release);
@@ -114,8 +116,11 @@ impl Pkcs11Store {
             at_pin.store(false, Ordering::Release);
             Ok(connected)
         })?;
-        if let Err(Pkcs11Error::Hsm(HsmError::PinLocked { .. } | HsmError::PinLastTry { .. })) = &connected {
-            self.locked.store(true, Ordering::Release);
+        let closed = |error: &HsmError| {
+            matches!(error, HsmError::PinLocked { .. } | HsmError::PinLastTry { .. } | HsmError::Device { .. })
+        };
+        if connected.as_ref().is_err_and(|error| error.hsm().is_some_and(closed)) {
+            self.closed.store(true, Ordering::Release);
         }
         let connected = connected?;
         *lock(&self.anchor) = Some(Arc::new(Mutex::new(connected.anchor)));

@@ -10,7 +10,7 @@ use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState,
 use casemate_hsm_pin::PinError;
 use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
 
-use crate::lab::{Lab, in_lab, init_token};
+use crate::lab::{LABEL, Lab, PIN, SO_PIN, in_lab, init_token};
 
 const SPEC: KeySpec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
 const SCHEME: SignatureScheme = SignatureScheme::EcdsaP256Sha256;
@@ -89,6 +89,27 @@ fn a_token_that_comes_late_is_absent_until_it_is_there() {
         assert!(matches!(store.keys(), Err(HsmError::TokenAbsent { .. })), "nobody logged in");
         store.reconnect().unwrap();
         assert!(store.keys().unwrap().is_empty());
+    });
+}
+
+/// Whoever makes a token by `C_InitToken` sets its PIN by a second call. SoftHSM that is started in between says for ever that there
+/// is no PIN, so it has to be started again.
+#[test]
+fn a_token_that_is_found_before_its_pin_is_set_is_used_when_it_is() {
+    in_lab("absence::a_token_that_is_found_before_its_pin_is_set_is_used_when_it_is", |lab| {
+        pull(lab);
+        let store = Pkcs11Store::prepare(lab.settings(), lab.files()).unwrap();
+        assert!(matches!(store.reconnect(), Err(HsmError::TokenAbsent { .. })));
+        lab.tool(&["--init-token", "--slot-index", "0", "--label", LABEL, "--so-pin", SO_PIN]).unwrap();
+        let found = store.reconnect();
+        assert!(
+            matches!(&found, Err(HsmError::Device { detail, .. }) if detail == "UserPinNotInitialized"),
+            "{found:?}"
+        );
+        lab.pkcs11_tool(&["--login", "--login-type", "so", "--so-pin", SO_PIN, "--init-pin", "--pin", PIN]).unwrap();
+        store.reconnect().unwrap();
+        assert!(store.keys().unwrap().is_empty());
+        assert_eq!(fs::read_dir(lab.files().state).unwrap().count(), 0, "no refused PIN is remembered");
     });
 }
 

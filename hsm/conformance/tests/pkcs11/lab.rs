@@ -11,7 +11,7 @@ use casemate_hsm_swtpm::{ResourceManager, Swtpm};
 
 pub(crate) const LABEL: &str = "conformance";
 pub(crate) const PIN: &str = "135790";
-const SO_PIN: &str = "97531000";
+pub(crate) const SO_PIN: &str = "97531000";
 const FOLDER: &str = "CASEMATE_CONFORMANCE_FOLDER";
 
 /// A module under test.
@@ -98,7 +98,7 @@ impl Lab {
         self.tool(&[&["--token-label", LABEL], arguments].concat())
     }
 
-    fn tool(&self, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) fn tool(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command("pkcs11-tool");
         command.arg("--module").arg(self.module.path()).args(arguments);
         let output = command.output().map_err(|error| format!("pkcs11-tool (package opensc): {error}"))?;
