@@ -13,35 +13,48 @@ use crate::{
 /// What a case ends in: nothing to say, or what was wrong.
 type Outcome = Result<(), String>;
 
-/// A cheap key for the cases in which the algorithm does not matter.
-const CHEAP: KeySpec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
-
 /// Runs the suite. It leaves its keys on the token, for no call of the trait removes one.
 pub fn run(rig: &dyn Rig, extent: &Extent) -> Report {
+    run_telling(rig, extent, &|_| {})
+}
+
+/// As [`run`], and tells the name of each case before it is tried, and what was measured.
+pub fn run_telling(rig: &dyn Rig, extent: &Extent, tell: &dyn Fn(&str)) -> Report {
     let mut report = Report::default();
-    report.add("the token describes itself", || describes_itself(rig.store(), extent));
+    let mut add = |algorithm: Option<KeyAlgorithm>, name: &str, case: &dyn Fn() -> Outcome| {
+        let name = algorithm.map_or(name.to_owned(), |algorithm| format!("{algorithm}: {name}"));
+        tell(&name);
+        report.add(algorithm, name, case);
+    };
+    let (store, spec) = (rig.store(), cheap(extent));
+    add(None, "the token describes itself", &|| describes_itself(store, extent));
     for algorithm in extent.algorithms.iter().copied() {
-        report.add(format!("{algorithm}: every scheme, and none that does not fit"), || {
-            signs_in_every_scheme(rig, algorithm)
-        });
+        add(Some(algorithm), "every scheme, and none that does not fit", &|| signs_in_every_scheme(rig, algorithm));
     }
-    report.add("what is asked for is what is made, and is told from the rest", || {
-        holds_to_its_specification(rig, extent.wrapped)
+    add(None, "what is asked for is what is made, and is told from the rest", &|| {
+        holds_to_its_specification(rig, spec, extent.wrapped)
     });
     for algorithm in extent.algorithms.iter().copied() {
-        report.add(format!("{algorithm}: its rate is measured, and no key is left of it"), || {
-            measures_and_leaves_nothing(rig.store(), algorithm)
+        add(Some(algorithm), "its rate is measured, and no key is left of it", &|| {
+            measures_and_leaves_nothing(store, algorithm, tell)
         });
     }
-    report.add("a key that is missing is missing", || misses_what_is_missing(rig.store()));
-    report.add("no second key under one identifier", || makes_one_key_an_identifier(rig.store()));
+    add(None, "a key that is missing is missing", &|| misses_what_is_missing(store, spec));
+    add(None, "no second key under one identifier", &|| makes_one_key_an_identifier(rig, spec));
     for half in [Half::Private, Half::Public].into_iter().filter(|_| extent.halves) {
-        report.add(format!("an interrupted generation that left the {half:?} half"), || recovers_from_half(rig, half));
+        let name = format!("an interrupted generation that left the {half:?} half");
+        add(None, &name, &|| recovers_from_half(rig, half, spec));
     }
-    report.add(format!("{} threads with {} signatures each", extent.threads, extent.signatures), || {
-        signs_from_many_threads(rig.store(), extent)
-    });
+    let name = format!("{} threads with {} signatures each", extent.threads, extent.signatures);
+    add(None, &name, &|| signs_from_many_threads(rig, extent));
     report
+}
+
+/// A key for the cases in which the algorithm does not matter: P-256, for that is cheap, where the token has it.
+fn cheap(extent: &Extent) -> KeySpec {
+    let first = extent.algorithms.first().copied().unwrap_or(KeyAlgorithm::P256);
+    let algorithm = if extent.algorithms.contains(&KeyAlgorithm::P256) { KeyAlgorithm::P256 } else { first };
+    KeySpec { algorithm, backup: Backup::None }
 }
 
 fn describes_itself(store: &dyn KeyStore, extent: &Extent) -> Outcome {
@@ -56,11 +69,11 @@ fn signs_in_every_scheme(rig: &dyn Rig, algorithm: KeyAlgorithm) -> Outcome {
     let store = rig.store();
     let id = fresh_id()?;
     let spec = KeySpec { algorithm, backup: Backup::None };
-    let public = told(store.generate(id, "conformance", spec))?;
+    let public = told(store.generate(id, rig.label(), spec))?;
     ensure(public.algorithm == algorithm, || format!("it made {}", public.algorithm))?;
     ensure(rig.never_extractable(id)?, || "the private key can leave".to_owned())?;
     let listed = told(store.keys())?.into_iter().find(|key| key.id == id).ok_or("it is not listed")?;
-    ensure(listed.public == public && listed.label == "conformance", || format!("it is listed as {listed:?}"))?;
+    ensure(listed.public == public && listed.label == rig.label(), || format!("it is listed as {listed:?}"))?;
     for scheme in SignatureScheme::ALL {
         if scheme.fits(algorithm) {
             signs(store, id, scheme, &public)?;
@@ -82,24 +95,25 @@ fn signs(store: &dyn KeyStore, id: KeyId, scheme: SignatureScheme, public: &Publ
     Ok(())
 }
 
-fn holds_to_its_specification(rig: &dyn Rig, makes_wrapped: bool) -> Outcome {
+fn holds_to_its_specification(rig: &dyn Rig, cheap: KeySpec, makes_wrapped: bool) -> Outcome {
     let store = rig.store();
-    let wrapped = KeySpec { backup: Backup::Wrapped, ..CHEAP };
-    let mut specs = vec![(CHEAP, wrapped)];
+    let wrapped = KeySpec { backup: Backup::Wrapped, ..cheap };
+    let other_algorithm = if cheap.algorithm == KeyAlgorithm::P384 { KeyAlgorithm::P521 } else { KeyAlgorithm::P384 };
+    let mut specs = vec![(cheap, wrapped)];
     if makes_wrapped {
-        specs.push((wrapped, CHEAP));
+        specs.push((wrapped, cheap));
     } else {
-        let refused = store.generate(fresh_id()?, "conformance", wrapped);
+        let refused = store.generate(fresh_id()?, rig.label(), wrapped);
         let is_told = matches!(refused, Err(HsmError::Unsupported { .. }));
         ensure(is_told, || format!("a key that may be wrapped: {refused:?}"))?;
     }
     for (spec, other) in specs {
         let id = fresh_id()?;
-        let public = told(store.generate(id, "conformance", spec))?;
+        let public = told(store.generate(id, rig.label(), spec))?;
         let state = told(store.inspect(id, Some(spec)))?;
         ensure(state == KeyState::Whole(public), || format!("{spec:?} is inspected as {state:?}"))?;
         ensure(rig.never_extractable(id)? == (spec.backup == Backup::None), || format!("{spec:?}: wrong extraction"))?;
-        for wrong in [other, KeySpec { algorithm: KeyAlgorithm::P384, ..spec }] {
+        for wrong in [other, KeySpec { algorithm: other_algorithm, ..spec }] {
             let refused = store.inspect(id, Some(wrong));
             ensure(matches!(refused, Err(HsmError::KeyNotAsSpecified { .. })), || {
                 format!("{spec:?} is inspected for {wrong:?} as {refused:?}")
@@ -110,72 +124,75 @@ fn holds_to_its_specification(rig: &dyn Rig, makes_wrapped: bool) -> Outcome {
 }
 
 /// A token may be unable to measure, if it says so.
-fn measures_and_leaves_nothing(store: &dyn KeyStore, algorithm: KeyAlgorithm) -> Outcome {
+fn measures_and_leaves_nothing(store: &dyn KeyStore, algorithm: KeyAlgorithm, tell: &dyn Fn(&str)) -> Outcome {
     let before = told(store.keys())?;
     for _ in 0..2 {
         match store.measure(algorithm, Duration::from_millis(20)) {
             Ok(rate) => {
                 ensure(rate.signatures > 0 && rate.micros > 0, || format!("it is {rate:?}"))?;
-                println!("{algorithm}: {rate}");
+                tell(&format!("{algorithm}: {rate}"));
             }
-            Err(error @ HsmError::Unmeasurable { .. }) => println!("{error}"),
+            Err(error @ HsmError::Unmeasurable { .. }) => tell(&error.to_string()),
             Err(error) => return Err(error.to_string()),
         }
     }
     ensure(told(store.keys())? == before, || "there are other keys than before".to_owned())
 }
 
-fn misses_what_is_missing(store: &dyn KeyStore) -> Outcome {
+fn misses_what_is_missing(store: &dyn KeyStore, cheap: KeySpec) -> Outcome {
     let id = fresh_id()?;
-    let signed = store.sign(id, SignatureScheme::EcdsaP256Sha256, b"m");
+    let signed = store.sign(id, scheme_of(cheap.algorithm), b"m");
     ensure(matches!(signed, Err(HsmError::KeyMissing { .. })), || format!("it signs: {signed:?}"))?;
-    let state = told(store.inspect(id, Some(CHEAP)))?;
+    let state = told(store.inspect(id, Some(cheap)))?;
     ensure(state == KeyState::Absent, || format!("it is {state:?}"))?;
     told(store.remove_half(id))
 }
 
-fn makes_one_key_an_identifier(store: &dyn KeyStore) -> Outcome {
+fn makes_one_key_an_identifier(rig: &dyn Rig, cheap: KeySpec) -> Outcome {
+    let store = rig.store();
     let id = fresh_id()?;
-    let public = told(store.generate(id, "conformance", CHEAP))?;
+    let public = told(store.generate(id, rig.label(), cheap))?;
     let before = told(store.keys())?.len();
-    let again = store.generate(id, "conformance", CHEAP);
+    let again = store.generate(id, rig.label(), cheap);
     ensure(matches!(again, Err(HsmError::KeyNotAsSpecified { .. })), || format!("a second one: {again:?}"))?;
     ensure(told(store.keys())?.len() == before, || "the number of keys changed".to_owned())?;
-    let state = told(store.inspect(id, Some(CHEAP)))?;
+    let state = told(store.inspect(id, Some(cheap)))?;
     ensure(state == KeyState::Whole(public), || format!("the first one became {state:?}"))?;
     let removed = store.remove_half(id);
     ensure(matches!(removed, Err(HsmError::KeyNotAsSpecified { .. })), || format!("a whole key goes: {removed:?}"))?;
     ensure(told(store.keys())?.len() == before, || "a whole key is gone".to_owned())
 }
 
-fn recovers_from_half(rig: &dyn Rig, half: Half) -> Outcome {
+fn recovers_from_half(rig: &dyn Rig, half: Half, cheap: KeySpec) -> Outcome {
     let store = rig.store();
     let id = fresh_id()?;
     let before = told(store.keys())?.len();
-    told(store.generate(id, "conformance", CHEAP))?;
+    told(store.generate(id, rig.label(), cheap))?;
     rig.keep_half(id, half)?;
-    for spec in [None, Some(CHEAP)] {
+    for spec in [None, Some(cheap)] {
         let state = told(store.inspect(id, spec))?;
         ensure(state == KeyState::Half, || format!("it is {state:?}"))?;
     }
-    let signed = store.sign(id, SignatureScheme::EcdsaP256Sha256, b"m");
+    let signed = store.sign(id, scheme_of(cheap.algorithm), b"m");
     ensure(signed.is_err(), || "a half signs".to_owned())?;
-    let over = store.generate(id, "conformance", CHEAP);
+    let over = store.generate(id, rig.label(), cheap);
     ensure(matches!(over, Err(HsmError::KeyNotAsSpecified { .. })), || format!("a key over a half: {over:?}"))?;
     told(store.remove_half(id))?;
     let state = told(store.inspect(id, None))?;
     ensure(state == KeyState::Absent, || format!("after its removal it is {state:?}"))?;
-    let public = told(store.generate(id, "conformance", CHEAP))?;
-    signs(store, id, SignatureScheme::EcdsaP256Sha256, &public)?;
+    let public = told(store.generate(id, rig.label(), cheap))?;
+    signs(store, id, scheme_of(cheap.algorithm), &public)?;
     let after = told(store.keys())?.len();
     ensure(after == before + 1, || format!("{before} keys became {after}"))
 }
 
-fn signs_from_many_threads(store: &dyn KeyStore, extent: &Extent) -> Outcome {
+fn signs_from_many_threads(rig: &dyn Rig, extent: &Extent) -> Outcome {
+    let store = rig.store();
     let mut keys = Vec::new();
-    for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::Rsa2048] {
+    let wanted = [cheap(extent).algorithm, KeyAlgorithm::Rsa2048];
+    for algorithm in wanted.into_iter().filter(|algorithm| extent.algorithms.contains(algorithm)) {
         let id = fresh_id()?;
-        let public = told(store.generate(id, "conformance", KeySpec { algorithm, backup: Backup::None }))?;
+        let public = told(store.generate(id, rig.label(), KeySpec { algorithm, backup: Backup::None }))?;
         keys.push((id, scheme_of(algorithm), public));
     }
     let work = |number: usize| -> Outcome {

@@ -8,9 +8,9 @@ mod verify;
 
 use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore};
 
-pub use cases::run;
+pub use cases::{run, run_telling};
 pub use report::{Case, Report};
-pub use verify::verifies;
+pub use verify::{scheme_of, verifies};
 
 /// One half of a key pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +24,11 @@ pub enum Half {
 pub trait Rig {
     /// The backend.
     fn store(&self) -> &(dyn KeyStore + '_);
+
+    /// The label of every key that the suite makes.
+    fn label(&self) -> &str {
+        "conformance"
+    }
 
     /// Takes away the other half of the pair under `id`, as an interrupted generation leaves it.
     ///

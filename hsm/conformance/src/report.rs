@@ -3,11 +3,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use casemate_hsm_api::KeyAlgorithm;
+
 /// One thing that was tried.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// What was tried.
     pub name: String,
+    /// The algorithm that it concerns; nothing if it concerns every key.
+    pub algorithm: Option<KeyAlgorithm>,
     /// What was wrong, if anything.
     pub failure: Option<String>,
     /// How long it took.
@@ -22,10 +26,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, name: impl Into<String>, case: impl FnOnce() -> Result<(), String>) {
+    pub(crate) fn add(
+        &mut self,
+        algorithm: Option<KeyAlgorithm>,
+        name: String,
+        case: impl FnOnce() -> Result<(), String>,
+    ) {
         let begin = Instant::now();
         let failure = case().err();
-        self.cases.push(Case { name: name.into(), failure, took: begin.elapsed() });
+        self.cases.push(Case { name, algorithm, failure, took: begin.elapsed() });
     }
 
     /// Whether something was tried and nothing failed.

@@ -22,7 +22,8 @@ pub fn verifies(public: &PublicKey, scheme: SignatureScheme, message: &[u8], sig
 }
 
 /// The first scheme of a key.
-pub(crate) const fn scheme_of(algorithm: KeyAlgorithm) -> SignatureScheme {
+#[must_use]
+pub const fn scheme_of(algorithm: KeyAlgorithm) -> SignatureScheme {
     match algorithm {
         KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => SignatureScheme::RsaPkcs1Sha256,
         KeyAlgorithm::P256 => SignatureScheme::EcdsaP256Sha256,

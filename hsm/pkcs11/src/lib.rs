@@ -18,12 +18,13 @@ mod pool;
 mod public;
 mod rate;
 mod settings;
-mod signature;
+pub mod signature;
 mod store;
 mod template;
 mod token;
 mod worker;
 
 pub use error::Pkcs11Error;
+pub use public::curve;
 pub use settings::{Backoff, Pkcs11Files, Pkcs11Settings, TokenName};
 pub use store::Pkcs11Store;

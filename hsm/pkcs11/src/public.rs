@@ -13,7 +13,8 @@ const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 const P521: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
 
 /// `CKA_EC_PARAMS` of an algorithm on a curve.
-pub(crate) const fn curve(algorithm: KeyAlgorithm) -> Option<&'static [u8]> {
+#[must_use]
+pub const fn curve(algorithm: KeyAlgorithm) -> Option<&'static [u8]> {
     match algorithm {
         KeyAlgorithm::P256 => Some(P256),
         KeyAlgorithm::P384 => Some(P384),

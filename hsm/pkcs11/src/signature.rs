@@ -1,3 +1,5 @@
+//! What a token is given for one signature, and what is made of its answer.
+
 use aws_lc_rs::digest;
 use casemate_hsm_api::{Hash, KeyAlgorithm, Padding, SignatureScheme, ecdsa_der};
 use cryptoki::mechanism::{
@@ -6,15 +8,17 @@ use cryptoki::mechanism::{
 };
 
 /// What goes to the token for one signature.
-pub(crate) struct Request {
-    pub(crate) mechanism: Mechanism<'static>,
+pub struct Request {
+    /// The mechanism with its parameters.
+    pub mechanism: Mechanism<'static>,
     /// Digest, or `DigestInfo` for PKCS#1 v1.5.
-    pub(crate) data: Vec<u8>,
+    pub data: Vec<u8>,
 }
 
 /// Hashes `message` in the FIPS module and makes what the token signs. Hashing stays here because tokens differ in the
 /// hashing mechanisms that they have: SoftHSM has none for ECDSA.
-pub(crate) fn request(scheme: SignatureScheme, message: &[u8]) -> Request {
+#[must_use]
+pub fn request(scheme: SignatureScheme, message: &[u8]) -> Request {
     let algorithm = match scheme.hash() {
         Hash::Sha256 => &digest::SHA256,
         Hash::Sha384 => &digest::SHA384,
@@ -52,7 +56,8 @@ fn pss(hash: Hash) -> PkcsPssParams {
 
 /// The token's signature in the form that everybody outside uses: RSA as it is, ECDSA from r‖s to DER. Nothing when it has not
 /// the length that the key gives it.
-pub(crate) fn outward(algorithm: KeyAlgorithm, raw: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn outward(algorithm: KeyAlgorithm, raw: &[u8]) -> Option<Vec<u8>> {
     let length = match algorithm {
         KeyAlgorithm::Rsa2048 => 256,
         KeyAlgorithm::Rsa3072 => 384,
