@@ -100,6 +100,8 @@ pub(crate) enum HsmCommand {
     List,
     /// Give a token another user PIN: the new one is asked for at a terminal, or read as one line from standard input
     ChangePin(ChangePin),
+    /// Whether a PKCS#11 module can carry Casemate's keys: makes keys on its token, tries them, and removes them
+    Check(CheckModule),
     /// A token's statement that a key was made in it and cannot leave it, for an auditor's casemate-verify
     Attest(Attest),
     /// What an auditor makes a challenge of, once for each TPM
@@ -113,6 +115,27 @@ pub(crate) struct ChangePin {
     /// The token's name, as in `casemate hsm list`; may be left out where there is one
     #[arg(long, value_name = "NAME")]
     pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  every answer was right, and the token can carry every role\n  1  it could not be checked: no \
+    module, no such token, a refused PIN\n  2  wrong usage\n  3  every answer was right, and some role cannot live there\n  4  it \
+    gave a wrong answer, crashed or hung"
+)]
+pub(crate) struct CheckModule {
+    /// The module, a shared library
+    #[arg(value_name = "MODULE.SO")]
+    pub(crate) module: PathBuf,
+    /// The token's label, where the module has several
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) token: Option<String>,
+    /// File with the token's user PIN, mode 0400, yours; otherwise the PIN is asked for at a terminal, or read as one line from standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+    /// Try every algorithm that the token offers, and not only P-256 and those of the roles
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -267,6 +290,8 @@ mod tests {
             "hsm list",
             "hsm change-pin",
             "hsm change-pin --token tpm",
+            "hsm check /usr/lib/m.so",
+            "hsm check /usr/lib/m.so --token lab --pin-file /p --all",
             "hsm attest CAPF",
             "hsm attest ITLRecovery --nonce 00ff --output statement.json",
             "hsm attestation-key --token tpm --output key.json",

@@ -128,6 +128,39 @@ pub enum ConsoleError {
     /// No PIN was entered. What was given is not repeated.
     #[error("no PIN was taken, and nothing was changed: {0}")]
     NoPin(String),
+    /// The module under check broke its process.
+    #[error(
+        "the module {module} {how}, while this was tried: {step}{printed}; nothing else was touched by that; {left}; do not use the \
+         module"
+    )]
+    ModuleBroke {
+        /// Which.
+        module: PathBuf,
+        /// In which way.
+        how: String,
+        /// What was being tried.
+        step: String,
+        /// What it printed, if anything.
+        printed: String,
+        /// What is left of the check.
+        left: String,
+    },
+    /// The check could not be made, or not to its end.
+    #[error("the module {module} could not be checked: {reason}; {left}")]
+    ModuleUnchecked {
+        /// Which.
+        module: PathBuf,
+        /// Why.
+        reason: String,
+        /// What is left of the check.
+        left: String,
+    },
+    /// The token does less than the roles need. It is shown before, as the result that it is.
+    #[error("the token of {0} cannot carry every role; see above")]
+    ModuleLacking(PathBuf),
+    /// The module gave a wrong answer. It is shown before.
+    #[error("the module {0} gave wrong answers, see above; do not use it for what they concern")]
+    ModuleWrong(PathBuf),
     /// The result could not be printed.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
@@ -137,11 +170,13 @@ pub enum ConsoleError {
 }
 
 impl ConsoleError {
-    /// 2 for wrong usage, 1 for everything else.
+    /// 2 for wrong usage, 3 and 4 for what `hsm check` found, 1 for everything else.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::BadString => 2,
+            Self::ModuleLacking(_) => 3,
+            Self::ModuleWrong(_) | Self::ModuleBroke { .. } => 4,
             _ => 1,
         }
     }

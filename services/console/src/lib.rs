@@ -1,12 +1,14 @@
 //! `casemate`, the operator's command line. It holds no key and decides nothing: it asks the daemons over their sockets, where
 //! the kernel says who asks, and reads what they publish.
 //!
-//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Every error is one line that says what to do.
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong usage; of `hsm check` also 3 and 4, which its help explains. Every error is one
+//! line that says what to do.
 #![forbid(unsafe_code)]
 
 mod arguments;
 mod attest;
 mod audit;
+mod check;
 mod error;
 mod hsm;
 mod identity;
@@ -63,6 +65,7 @@ fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
         Command::Selftest(SelftestCommand::Status) => selftest::status(&node, json, out),
         Command::Hsm(HsmCommand::List) => hsm::list(&node, json, out),
         Command::Hsm(HsmCommand::ChangePin(asked)) => pin::change(&node, asked, json, out),
+        Command::Hsm(HsmCommand::Check(asked)) => check::run(&node, asked, json, out),
         Command::Hsm(HsmCommand::Attest(asked)) => attest::attest(&node, asked, json, out),
         Command::Hsm(HsmCommand::AttestationKey(asked)) => attest::attestation_key(&node, asked, json, out),
         Command::Hsm(HsmCommand::Answer(asked)) => attest::answer(&node, asked, json, out),

@@ -19,11 +19,26 @@ pub(crate) struct ConsoleSettings {
     pub(crate) follow_ms: u64,
     /// Phones that are asked for at once.
     pub(crate) page: u32,
+    /// How long `hsm check` waits for a module to get on with a single step, in milliseconds: a TPM may take a minute over a key.
+    pub(crate) check_step_timeout_ms: u64,
+    /// How long `hsm check` may take in all, in milliseconds.
+    pub(crate) check_timeout_ms: u64,
+    /// How long `hsm check` measures how fast a token signs, for each algorithm, in milliseconds.
+    pub(crate) check_rate_ms: u64,
 }
 
 impl Default for ConsoleSettings {
     fn default() -> Self {
-        Self { timeout_ms: 10_000, provision_timeout_ms: 240_000, rekey_timeout_ms: 30_000, follow_ms: 250, page: 1024 }
+        Self {
+            timeout_ms: 10_000,
+            provision_timeout_ms: 240_000,
+            rekey_timeout_ms: 30_000,
+            follow_ms: 250,
+            page: 1024,
+            check_step_timeout_ms: 180_000,
+            check_timeout_ms: 3_600_000,
+            check_rate_ms: 1_000,
+        }
     }
 }
 

@@ -20,17 +20,10 @@ const INTERRUPT: u8 = 3;
 
 /// `casemate hsm change-pin`. The new PIN is never an argument, which others could see in the list of processes.
 pub(crate) fn change(node: &Node, asked: &ChangePin, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
-    // Past the buffer of the standard library, which would keep a copy.
-    let stdin = dup(io::stdin()).map(File::from).map_err(|error| ConsoleError::NoPin(error.to_string()))?;
-    let pin = if stdin.is_terminal() {
-        let pin = hidden(&stdin, "new PIN: ")?;
-        if hidden(&stdin, "the same again: ")? != pin {
-            return Err(ConsoleError::NoPin("the two are not the same".to_owned()));
-        }
-        pin
-    } else {
-        line(&stdin)?
-    };
+    let pin = from_stdin("new PIN: ")?;
+    if io::stdin().is_terminal() && from_stdin("the same again: ")? != pin {
+        return Err(ConsoleError::NoPin("the two are not the same".to_owned()));
+    }
     let request = Request::ChangePin { token: asked.token.clone(), pin: NewPin(pin) };
     // A token in a network may take its time.
     match hsm::ask(node, &request, Duration::from_millis(node.settings.provision_timeout_ms))? {
@@ -48,6 +41,13 @@ pub(crate) fn change(node: &Node, asked: &ChangePin, as_json: bool, out: Out<'_>
 struct Changed<'a> {
     token: &'a str,
     serial: &'a str,
+}
+
+/// A PIN: asked for at a terminal that does not show it, or one line of standard input.
+pub(crate) fn from_stdin(prompt: &str) -> Result<Pin, ConsoleError> {
+    // Past the buffer of the standard library, which would keep a copy.
+    let stdin = dup(io::stdin()).map(File::from).map_err(|error| ConsoleError::NoPin(error.to_string()))?;
+    if stdin.is_terminal() { hidden(&stdin, prompt) } else { line(&stdin) }
 }
 
 /// A line of a terminal that does not show it.

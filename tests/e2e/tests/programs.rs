@@ -8,7 +8,9 @@ use casemate_harness::{DAEMONS, programs};
 #[test]
 fn each_program_holds_one_aws_lc_and_it_is_the_fips_one() {
     let names = DAEMONS.iter().map(|(daemon, _)| format!("casemate-{daemon}"));
-    for name in names.chain(["casemate-postd".into(), "casemate".into(), "casemate-verify".into()]) {
+    for name in
+        names.chain(["postd", "verify", "hsm-check"].map(|name| format!("casemate-{name}"))).chain(["casemate".into()])
+    {
         let output = Command::new("nm").arg(programs().join(&name)).output().expect("binutils comes with the compiler");
         let symbols = String::from_utf8_lossy(&output.stdout);
         assert!(symbols.contains("aws_lc_fips_0_13"), "{name} holds the FIPS module");

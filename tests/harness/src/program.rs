@@ -29,7 +29,7 @@ pub(crate) fn target_folder() -> PathBuf {
 /// hundred labs of copies fill a disk: a test that changes a program removes it first, as an attacker would have to.
 pub(crate) fn install(layout: &Layout) -> Result<(), LabError> {
     let names = DAEMONS.iter().map(|(daemon, _)| format!("casemate-{daemon}"));
-    for name in names.chain(["casemate-postd".to_owned(), "casemate".to_owned()]) {
+    for name in names.chain(["casemate-postd", "casemate", "casemate-hsm-check"].map(ToOwned::to_owned)) {
         let (from, to) = (programs().join(&name), layout.bin().join(&name));
         if fs::hard_link(&from, &to).is_err() {
             // Another file system, or a build that is not ours to link.
