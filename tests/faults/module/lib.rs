@@ -4,7 +4,8 @@
 //! `CASEMATE_FAULTY_REAL` is the real module. `CASEMATE_FAULTY_ORDERS` is a folder with a file for each fault:
 //! - `absent`: no slot holds the token, and its sessions and login are over, also when it is back.
 //! - `at-C_Xyz`: `ACTION SKIP`, done once, at the call after SKIP others; the file is called `done-C_Xyz` then. ACTION is
-//!   `abort` or `remove` (before the real call), `abort-after` or `remove-after`, `logout` (the process's login is ended first).
+//!   `abort`, `exit`, `hang` or `remove` (before the real call), `abort-after` or `remove-after`, `logout` (the process's login is
+//!   ended first).
 //! - `sessions`: so many may be open at once.
 //! - `delays`: milliseconds that signatures take, in turn.
 //! - `wrong`: signatures have one wrong bit.
@@ -151,6 +152,10 @@ fn in_session(place: usize, name: &str, words: [usize; 8]) -> usize {
     }
     match action(name).as_deref() {
         Some("abort") => process::abort(),
+        Some("exit") => process::exit(0),
+        Some("hang") => loop {
+            thread::park();
+        },
         Some("remove") => remove(),
         Some("abort-after") => {
             real(place, words);

@@ -2,9 +2,6 @@ use std::{fmt, fs, io::ErrorKind, path::PathBuf};
 
 use casemate_harness::{Lab, LabError};
 
-/// The module that `build.rs` compiled.
-const MODULE: &str = env!("CASEMATE_FAULTY_MODULE");
-
 /// The hand on a module that stands between keyd and the lab's PKCS#11 token and breaks on demand. Everything goes to the real
 /// token, and comes from it, until an order says otherwise.
 pub struct Faulty<'a> {
@@ -39,6 +36,9 @@ impl fmt::Display for At {
 }
 
 impl<'a> Faulty<'a> {
+    /// The module, which `build.rs` compiled; `module/lib.rs` says what it does.
+    pub const MODULE: &'static str = env!("CASEMATE_FAULTY_MODULE");
+
     /// Puts the module between keyd and the token of `lab`, whose daemons were not started yet.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl<'a> Faulty<'a> {
         let (orders, module) = (faulty.orders(), layout.root.join("etc/faulty.so"));
         fs::create_dir(&orders).map_err(LabError::file(&orders))?;
         layout.own(&orders, 0o700, Some(keyd))?;
-        fs::copy(MODULE, &module).map_err(LabError::file(&module))?;
+        fs::copy(Self::MODULE, &module).map_err(LabError::file(&module))?;
         layout.own(&module, 0o755, None)?;
         let config = layout.config();
         let text = fs::read_to_string(&config).map_err(LabError::file(&config))?;
