@@ -19,6 +19,7 @@ test: ## every test
 
 bench: ## the numbers of the README, measured here
 	@.ci/install build
+	@.ci/kryoptic
 	cargo build --release --workspace --bins
 	@target/release/casemate-bench
 

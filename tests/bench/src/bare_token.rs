@@ -7,14 +7,14 @@ use std::{
     env, fs,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     time::Duration,
 };
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, SignatureScheme};
 use casemate_hsm_pkcs11::{Pkcs11Error, Pkcs11Files, Pkcs11Settings, Pkcs11Store, TokenName};
 
-use crate::BenchError;
+use crate::{BenchError, finish};
 
 /// First argument of the measuring process.
 pub(crate) const ARGUMENT: &str = "bare-token";
@@ -93,17 +93,4 @@ fn sign(store: &Pkcs11Store, duration: Duration) -> Result<f64, HsmError> {
     // Processor and token are warm when it counts.
     store.raw_rate(KEY, SignatureScheme::RsaPkcs1Sha256, duration / 10)?;
     Ok(store.raw_rate(KEY, SignatureScheme::RsaPkcs1Sha256, duration)?.per_second())
-}
-
-fn finish(mut command: Command) -> Result<Output, BenchError> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(BenchError::file(&program))?;
-    if output.status.success() {
-        return Ok(output);
-    }
-    let text = [output.stdout, output.stderr].concat();
-    Err(BenchError::Program {
-        program,
-        output: format!("{}; {}", output.status, String::from_utf8_lossy(&text).trim()),
-    })
 }

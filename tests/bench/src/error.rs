@@ -1,10 +1,13 @@
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use casemate_harness::LabError;
 use casemate_hsm_pkcs11::Pkcs11Error;
+use casemate_hsm_tpm::TpmError;
+use casemate_keyd::KeydError;
+use casemate_keyring::Refusal;
 use casemate_phone::PhoneError;
 use casemate_post::PostError;
-use casemate_runtime::{control::ControlError, frame::FrameError};
+use casemate_runtime::{config::ConfigError, control::ControlError, frame::FrameError};
 
 /// Something did not work, so there is no number. A goal that is missed is none of these.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +42,34 @@ pub(crate) enum BenchError {
     /// The report of the power-on self-test.
     #[error(transparent)]
     Post(#[from] PostError),
-    /// The token beside the lab's.
+    /// A token with nothing around it.
     #[error("the bare token: {0}")]
     Token(#[from] Pkcs11Error),
-    /// A program of the bare token's measurement.
+    /// The lab's TPM with nothing around it.
+    #[error("the bare TPM: {0}")]
+    Tpm(#[from] TpmError),
+    /// The lab's settings file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// keyd's own settings.
+    #[error(transparent)]
+    Keyd(#[from] Box<KeydError>),
+    /// keyd signs no handshake.
+    #[error("keyd: {0}")]
+    Refused(Refusal),
+    /// A process told something else than what it was asked.
+    #[error("an answer to another question: {0}")]
+    WrongAnswer(String),
+    /// A token that was pulled is still there, or one that was put back still away.
+    #[error("keyd does not see within {limit:?} that its token went or came back")]
+    NotSeen {
+        /// How long it had.
+        limit: Duration,
+    },
+    /// What one process of the bench told another is not what that one expects.
+    #[error("between two processes of the bench: {0}")]
+    Job(#[source] serde_json::Error),
+    /// A program that a measurement needs.
     #[error("{program}: {output}")]
     Program {
         /// Which.

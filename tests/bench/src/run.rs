@@ -7,7 +7,6 @@ use crate::{
     BenchError,
     bare_token::BareToken,
     load,
-    machine::Machine,
     report::{Goal, Report},
 };
 
@@ -22,9 +21,8 @@ pub(crate) struct Extent {
     pub(crate) bare: Duration,
 }
 
-/// Takes every number, saying on standard error what is being done.
-pub(crate) fn run(extent: &Extent) -> Result<Report, BenchError> {
-    let mut report = Report::on(Machine::here());
+/// Takes the numbers of phones and files into `report`, saying on standard error what is being done.
+pub(crate) fn run(extent: &Extent, report: &mut Report) -> Result<(), BenchError> {
     let folder = folder();
     let token = BareToken::create(folder.join("bare-token"))?;
     let lab = Lab::prepare(LabSettings::new(folder.join("lab")))?;
@@ -39,7 +37,7 @@ pub(crate) fn run(extent: &Extent) -> Result<Report, BenchError> {
         token.rate(extent.bare)
     })?;
     let loaded = memory(&lab);
-    measured.tell(&mut report);
+    measured.tell(report);
     report.hold(
         format!("power-on self-test: our own tests, slowest of {SELF_TESTS}"),
         own_tests,
@@ -50,11 +48,11 @@ pub(crate) fn run(extent: &Extent) -> Result<Report, BenchError> {
         report.note(format!("memory of {daemon}, idle"), *idle, "MiB");
         report.note(format!("memory of {daemon}, after it all"), *loaded, "MiB");
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Where the labs lie: beside the programs, where other users can reach the daemons' folders.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let programs = programs();
     programs.parent().map_or(PathBuf::from("target"), |target| target.join("bench"))
 }
