@@ -156,16 +156,12 @@ impl Broker {
             return Ok(());
         }
         let (token, place) = (at.serving.serial.clone(), at.token.place().to_owned());
-        let measured =
-            at.token.rate(algorithm, self.measure, at.serving).map_err(|error| at.token.failed(&error, at.serving))?;
-        let measured = match measured {
-            Ok(rate) if rate.carries(needed) => return Ok(()),
-            Ok(rate) => rate.to_string(),
-            Err(reason) => format!("nobody knows how fast, for it cannot be measured ({reason})"),
-        };
+        let carries = at.token.carries(algorithm, self.measure, needed, at.serving);
+        let Err(measured) = carries.map_err(|error| at.token.failed(&error, at.serving))? else { return Ok(()) };
         let reason = format!(
             "the {role} key is not made on token {token} ({place}): with {algorithm} it signs {measured}, and the role needs \
-             {needed} signatures/s; put {role} on a faster token, or state its load in role-tokens.toml"
+             {needed} signatures/s; if the token was busy, provision again, and it is measured again; else put {role} on a \
+             faster token, or state its load in role-tokens.toml"
         );
         self.auditor.record(&Event::TokenTooSlow {
             role: role.to_string(),

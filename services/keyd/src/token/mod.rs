@@ -156,22 +156,24 @@ impl Token {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How fast the token signs, measured once a process; or why nobody knows.
+    /// Whether the token signs `needed` times a second, and if not, how fast it signs or why nobody knows. What was measured before
+    /// and is enough counts; what was not enough may have been a busy moment, so the token is measured again whenever it is asked for.
     ///
     /// # Errors
     /// What the token said, unless it said that it cannot be measured.
-    pub(crate) fn rate(
+    pub(crate) fn carries(
         &self,
         algorithm: KeyAlgorithm,
         duration: Duration,
+        needed: u32,
         serving: &Serving,
-    ) -> Result<Result<SignatureRate, String>, HsmError> {
+    ) -> Result<Result<(), String>, HsmError> {
         let mut rates = self.rates();
         if rates.0 != serving.serial {
             *rates = (serving.serial.clone(), HashMap::new());
         }
-        if let Some(known) = rates.1.get(&algorithm) {
-            return Ok(known.clone());
+        if rates.1.get(&algorithm).is_some_and(|known| known.as_ref().is_ok_and(|rate| rate.carries(needed))) {
+            return Ok(Ok(()));
         }
         // Whoever asks for the status meanwhile does not wait.
         drop(rates);
@@ -184,7 +186,11 @@ impl Token {
         if rates.0 == serving.serial {
             rates.1.insert(algorithm, measured.clone());
         }
-        Ok(measured)
+        Ok(match measured {
+            Ok(rate) if rate.carries(needed) => Ok(()),
+            Ok(rate) => Err(rate.to_string()),
+            Err(reason) => Err(format!("nobody knows how fast, for it cannot be measured ({reason})")),
+        })
     }
 
     /// The token as callers see it, and the keys on it while it serves, which are not compared with the records here.
