@@ -141,7 +141,8 @@ impl Pkcs11Settings {
     }
 }
 
-/// How long to wait before an absent token is looked for again: twice as long each time, up to a limit.
+/// How long to wait before an absent token, or one whose PIN is locked, is looked for again: twice as long each time, up to a limit.
+/// Who puts the token back or unlocks its PIN waits for at most the limit, so it is short by default: a look costs a token little.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Backoff {
@@ -153,7 +154,7 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { first_ms: 250, limit_ms: 30_000 }
+        Self { first_ms: 250, limit_ms: 5_000 }
     }
 }
 
@@ -205,5 +206,7 @@ mod tests {
         let waits: Vec<u128> =
             Backoff { first_ms: 10, limit_ms: 50 }.waits().take(5).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits, [10, 20, 40, 50, 50]);
+        let longest = Backoff::default().waits().take(100).max();
+        assert_eq!(longest, Some(Duration::from_secs(5)), "who unlocked a PIN does not wait for half a minute");
     }
 }
