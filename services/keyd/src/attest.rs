@@ -125,12 +125,13 @@ impl Asked<'_> {
     }
 
     fn refused(&self, reason: String) {
-        self.broker.auditor.record(&Event::AttestationRefused {
+        let event = Event::AttestationRefused {
             evidence: self.evidence.clone(),
             uid: self.peer.uid,
             pid: self.peer.pid,
             reason,
-        });
+        };
+        self.broker.refusals.of_user(self.peer.uid, &event);
     }
 }
 

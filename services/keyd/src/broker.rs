@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -14,6 +15,7 @@ use casemate_runtime::{config::Config, peer::Peer};
 
 use crate::{
     Grant, JudgeLimits, Keeper, KeyPolicy, KeydError, Keys, RoleTokens, SignatureRecord, TokenParts,
+    bounds::{AuditedRefusals, Shares},
     keys::{Recorded, Slot},
     token::{Missing, Token},
     tokens::{Tokens, worst},
@@ -38,8 +40,12 @@ pub struct Parts {
     pub measure: Duration,
     /// The record of signatures.
     pub record: SignatureRecord,
+    /// What one user may fill of the record in a day, in bytes.
+    pub caller_day_bytes: u64,
     /// The audit trail.
     pub auditor: Arc<Auditor>,
+    /// Refusals that go there in ten seconds, of each user.
+    pub audited_refusals: NonZeroU32,
     /// Limits of what is signed.
     pub limits: JudgeLimits,
 }
@@ -53,7 +59,9 @@ pub struct Broker {
     pub(crate) roles: RoleTokens,
     pub(crate) measure: Duration,
     pub(crate) record: SignatureRecord,
+    pub(crate) shares: Shares,
     pub(crate) auditor: Arc<Auditor>,
+    pub(crate) refusals: AuditedRefusals,
     pub(crate) limits: JudgeLimits,
     /// One generation at a time; holds the roles whose generation ran out of time and may still go on in the token.
     pub(crate) unfinished: Mutex<BTreeSet<KeyRole>>,
@@ -64,6 +72,7 @@ impl Broker {
     #[must_use]
     pub fn new(_passed: &Passed, parts: Parts) -> Self {
         let tokens = Tokens::new(parts.tokens, &parts.auditor);
+        let refusals = AuditedRefusals::new(parts.audited_refusals, &parts.auditor);
         Self {
             config: parts.config,
             policy: parts.policy,
@@ -72,7 +81,9 @@ impl Broker {
             roles: parts.roles,
             measure: parts.measure,
             record: parts.record,
+            shares: Shares::new(parts.caller_day_bytes),
             auditor: parts.auditor,
+            refusals,
             limits: parts.limits,
             unfinished: Mutex::default(),
         }
@@ -94,7 +105,7 @@ impl Broker {
     /// Answers `request` of `peer`.
     pub fn handle(&self, peer: Peer, request: Request) -> Response {
         if !self.knows(peer) {
-            self.auditor.record(&stranger(peer));
+            self.refusals.of_strangers().record(&stranger(peer));
             return Response::Refused(Refusal::Policy("this user is none of the daemons".to_owned()));
         }
         let answer = match request {
@@ -128,19 +139,25 @@ impl Broker {
 
     /// Audits a refusal by the policy or the judge.
     pub(crate) fn refuse(&self, peer: Peer, role: KeyRole, purpose: impl fmt::Display, reason: String) -> Refusal {
-        self.auditor.record(&Event::KeyUseRefused {
+        self.audit_refusal(peer, role, &purpose, &reason);
+        Refusal::Policy(reason)
+    }
+
+    /// Audits that a key is not used for `peer`.
+    pub(crate) fn audit_refusal(&self, peer: Peer, role: KeyRole, purpose: &dyn fmt::Display, reason: &str) {
+        let event = Event::KeyUseRefused {
             role: role.to_string(),
             purpose: purpose.to_string(),
             uid: peer.uid,
             pid: peer.pid,
-            reason: reason.clone(),
-        });
-        Refusal::Policy(reason)
+            reason: reason.to_owned(),
+        };
+        self.refusals.of_user(peer.uid, &event);
     }
 
     /// Has `event` in the broker's own record before it returns.
     pub(crate) fn on_disk(&self, event: &Event) -> Result<(), KeydError> {
-        self.record.append(&Record::new(SERVICE, event).json_line())
+        self.record.append(&line(event))
     }
 
     fn key(&self, peer: Peer, role: KeyRole, fingerprint: Option<&str>) -> Result<KeyRecord, Refusal> {
@@ -206,6 +223,11 @@ impl Broker {
         let state = worst(tokens.iter().map(|token| (&*token.name, &token.state)));
         Status { state, tokens, keys, next, retired }
     }
+}
+
+/// `event` as a line of the record.
+pub(crate) fn line(event: &Event) -> Vec<u8> {
+    Record::new(SERVICE, event).json_line()
 }
 
 /// A caller whom nobody knows.

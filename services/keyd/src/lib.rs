@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod attest;
+mod bounds;
 mod broker;
 mod buffer;
 mod error;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -13,18 +12,9 @@ use std::{
 use casemate_audit::Event;
 use casemate_keyring::{FRAMING, Request, Response};
 use casemate_post::Passed;
-use casemate_runtime::{
-    control,
-    frame::FrameError,
-    peer::Peer,
-    refusals::{Refusals, WINDOW},
-};
+use casemate_runtime::{control, frame::FrameError, peer::Peer, refusals::Refusals};
 
 use crate::{Broker, ConnectionSettings, KeydError, broker::stranger, buffer::Buffer, timed::Timed};
-
-/// A flood of strangers (any user of the machine can connect), refused connections or broken frames is so many audit events in a
-/// window.
-const REFUSALS_AUDITED: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
 
 /// Most requests are read at once into this.
 const BUFFER: usize = 4096;
@@ -56,7 +46,8 @@ impl Server {
         settings: ConnectionSettings,
     ) -> Result<Self, KeydError> {
         let listener = control::bind(path).map_err(|source| KeydError::Socket { path: path.to_owned(), source })?;
-        let refusals = Refusals::new("keyd", REFUSALS_AUDITED, WINDOW, Arc::clone(&broker.auditor));
+        // Any user of the machine can connect: their flood is a few audit events.
+        let refusals = Arc::clone(broker.refusals.of_strangers());
         Ok(Self { broker, listener, settings, places: Arc::default(), refusals })
     }
 

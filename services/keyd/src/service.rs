@@ -42,7 +42,20 @@ fn run(daemon: Daemon<Settings>, keys: Keys, state: &Path) -> Result<(), KeydErr
     let tokens = open::tokens(&settings, &roles, &config.paths, &keys, &auditor)?;
     let socket = config.paths.socket("keyd");
     let (limits, measure) = (settings.limits, Duration::from_millis(settings.measure_ms));
-    let parts = Parts { config, policy, keys, tokens, roles, measure, record, auditor, limits };
+    let (audited_refusals, caller_day_bytes) = (settings.audited_refusals, settings.record.caller_day_bytes);
+    let parts = Parts {
+        config,
+        policy,
+        keys,
+        tokens,
+        roles,
+        measure,
+        record,
+        caller_day_bytes,
+        auditor,
+        audited_refusals,
+        limits,
+    };
     let broker = Arc::new(Broker::new(&passed, parts));
     until_one_serves(&broker)?;
     let server = Server::bind(&passed, broker, &socket, settings.connections)?;

@@ -1,5 +1,6 @@
 use std::{
     env,
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +37,9 @@ pub struct Settings {
     pub measure_ms: u64,
     /// How long to wait before an absent token is looked for again.
     pub backoff: Backoff,
+    /// Refusals by key policy or judge that go to the audit trail in ten seconds, for each user of `[users]`; and as many of
+    /// strangers, refused connections and broken frames together. The rest is counted.
+    pub audited_refusals: NonZeroU32,
     /// The record of signatures.
     pub record: RecordSettings,
     /// The socket.
@@ -55,6 +59,7 @@ impl Default for Settings {
             tpm: tpm_defaults(),
             measure_ms: 300,
             backoff: Backoff::default(),
+            audited_refusals: NonZeroU32::new(100).expect("100 is not zero"),
             record: RecordSettings::default(),
             connections: ConnectionSettings::default(),
             limits: JudgeLimits::default(),
@@ -66,8 +71,19 @@ impl Default for Settings {
 impl Settings {
     /// The first of the settings that is zero where that would serve nobody, ask the token without a pause, or keep no record.
     fn useless_zero(&self) -> Option<&'static str> {
-        let Self { pin_file: _, pin_poll_ms, pkcs11, tpm, measure_ms: _, backoff, record, connections, limits, store } =
-            self;
+        let Self {
+            pin_file: _,
+            pin_poll_ms,
+            pkcs11,
+            tpm,
+            measure_ms: _,
+            backoff,
+            audited_refusals: _,
+            record,
+            connections,
+            limits,
+            store,
+        } = self;
         let zeros = [
             ("pin-poll-ms", *pin_poll_ms == 0),
             ("pkcs11.sessions", pkcs11.sessions == 0),
@@ -84,6 +100,7 @@ impl Settings {
             ("record.file-bytes", record.file_bytes == 0),
             ("record.keep", record.keep == 0),
             ("record.queue", record.queue == 0),
+            ("record.caller-day-bytes", record.caller_day_bytes == 0),
             ("connections.limit", connections.limit == 0),
             ("connections.limit-per-user", connections.limit_per_user == 0),
             ("connections.timeout-ms", connections.timeout_ms == 0),
@@ -180,11 +197,15 @@ pub struct RecordSettings {
     pub keep: u32,
     /// Records that may wait for the disk; one more is refused.
     pub queue: usize,
+    /// What one user may fill of it in a day, in bytes; some 700 are one certificate, list or file. Beyond that nothing that must stand
+    /// in it is signed for him, so that a daemon that was taken over cannot write over its traces before days have gone by: by
+    /// default more than eight with one such daemon, and almost three with all three that write. Counted anew when keyd starts.
+    pub caller_day_bytes: u64,
 }
 
 impl Default for RecordSettings {
     fn default() -> Self {
-        Self { file_bytes: 64 << 20, keep: 16, queue: 1024 }
+        Self { file_bytes: 64 << 20, keep: 16, queue: 1024, caller_day_bytes: 128 << 20 }
     }
 }
 
@@ -243,6 +264,7 @@ mod tests {
             "backoff.limit-ms",
             "record.file-bytes",
             "record.keep",
+            "record.caller-day-bytes",
             "connections.limit",
             "connections.timeout-ms",
             "limits.device-validity-days",
@@ -257,9 +279,19 @@ mod tests {
     }
 
     #[test]
+    fn one_caller_needs_more_than_a_week_to_write_over_the_record() {
+        let record = RecordSettings::default();
+        let room = record.file_bytes * u64::from(record.keep);
+        assert!(room / record.caller_day_bytes >= 8);
+        // An enrolment of ten thousand phones in a day, ten times.
+        assert!(record.caller_day_bytes > 10 * 10_000 * 1000);
+    }
+
+    #[test]
     fn a_misspelt_key_is_refused() {
         assert!(toml::from_str::<Settings>("pinfile = '/p'").is_err());
         assert!(toml::from_str::<Settings>("[record]\nfile-byte = 1").is_err());
+        assert!(toml::from_str::<Settings>("audited-refusals = 0").is_err());
         assert!(toml::from_str::<Settings>("pkcs11 = { modul = '/m.so' }").is_err());
         assert!(toml::from_str::<Settings>("tpm = { adress = { swtpm = 1 } }").is_err());
     }

@@ -1,6 +1,8 @@
 //! One signature: judged, recorded, made, then verified. In that order, so that no signature exists of which nobody knows, and
 //! none that is wrong leaves.
 
+use std::time::Instant;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use casemate_audit::Event;
 use casemate_hsm_api::HsmError;
@@ -10,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::{
     Broker, Grant, KeydError,
-    broker::{gone, unknown},
+    broker::{gone, line, unknown},
     judge::{Judged, Known, judge},
     keys::Made,
     token::{Missing, NOT_THERE, Serving, Token},
@@ -63,6 +65,7 @@ impl Broker {
         };
         let recorded = if must_be_on_disk(&request.purpose) {
             let identity = judged.identity.clone();
+            self.demand_share(peer, request, &event)?;
             self.on_disk(&event)
                 .and_then(|()| identity.map_or(Ok(()), |tbs| self.keys.add_certificate(request.role, tbs)))
                 .inspect(|()| self.auditor.record(&event))
@@ -76,9 +79,26 @@ impl Broker {
         })
     }
 
+    /// Refuses a user who has filled his share of the record.
+    fn demand_share(&self, peer: Peer, request: &SignRequest, event: &Event) -> Result<(), Refusal> {
+        if self.shares.spend(peer.uid, line(event).len(), Instant::now()) {
+            return Ok(());
+        }
+        let (uid, bytes) = (peer.uid, self.shares.bytes_a_day());
+        let reason = format!(
+            "uid {uid} has filled its share of the record of signatures ({bytes} bytes a day, caller-day-bytes in \
+             [keyd.record]); is that daemon itself?"
+        );
+        self.audit_refusal(peer, request.role, &request.purpose.name(), &reason);
+        Err(Refusal::Unavailable(reason))
+    }
+
     /// Has it on record that a recorded signature does not exist after all.
     fn record_failure(&self, peer: Peer, request: &SignRequest, object: String, reason: String) {
         let event = failure(peer, request, object, reason);
+        if must_be_on_disk(&request.purpose) {
+            self.shares.spent(peer.uid, line(&event).len(), Instant::now());
+        }
         if must_be_on_disk(&request.purpose)
             && let Err(error) = self.on_disk(&event)
         {

@@ -27,7 +27,10 @@ use casemate_pki::{
     random_serial, self_signed,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, SigningKey};
-use rig::{CAPF, CERTMGR, CTLPROVIDER, Caller, Node, ROOT, STRANGER, TFTP, TVS, identity_profile, tls13};
+use rig::{
+    Bounds, CAPF, CERTMGR, CTLPROVIDER, Caller, LOADS, Node, PLACE, ROOT, STRANGER, TFTP, TVS, USERS, identity_profile,
+    tls13,
+};
 use time::{Duration, OffsetDateTime};
 
 const DEVICE: &str = "SEP001122334455";
@@ -434,6 +437,54 @@ fn a_signature_is_on_record_before_it_exists_and_without_a_record_there_is_none(
     handshake.unwrap();
     full.store(false, Ordering::SeqCst);
     issue(&broker, &capf, &phone(), device_purpose(DEVICE)).unwrap();
+}
+
+fn bounded(node: &Node, bounds: Bounds) -> Caller {
+    let tokens = vec![node.token_parts(PLACE, &KeyRole::ALL, node.store())];
+    let broker = node.with_bounds(tokens, LOADS, node.record(), USERS, bounds);
+    broker.attempt().unwrap();
+    broker
+}
+
+/// A capf that was taken over cannot write over its traces, and what it does costs nobody else anything.
+#[test]
+fn one_caller_fills_no_more_than_its_share_of_the_record() {
+    let node = Node::new();
+    let broker = bounded(&node, Bounds { caller_day_bytes: 8_000, ..Bounds::default() });
+    let capf = broker.identity(KeyRole::Capf);
+    let before = node.recorded().len();
+    let outcomes: Vec<_> = (0..40).map(|_| issue(&broker, &capf, &phone(), device_purpose(DEVICE))).collect();
+    let made = outcomes.iter().take_while(|outcome| outcome.is_ok()).count();
+    assert!((5..20).contains(&made), "{made} certificates");
+    for refused in &outcomes[made..] {
+        let Err(Refusal::Unavailable(reason)) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("uid 1002") && reason.contains("caller-day-bytes"), "{reason}");
+    }
+    let written = node.recorded().len() - before;
+    assert!(written <= 8_000, "{written} bytes");
+    let lines = node.recorded().lines().filter(|line| line.contains(DEVICE)).count();
+    assert_eq!(lines, made, "each that was made is there, and none besides");
+    assert_eq!(node.audited("KeyUseRefused"), 40 - made, "{}", node.journal());
+    // A handshake is not in the record, and another caller has a share of its own.
+    broker.sign(CAPF, KeyRole::Capf, PSS, Purpose::TlsHandshake, &tls13(32)).unwrap();
+    broker.identity(KeyRole::Tvs);
+}
+
+#[test]
+fn what_is_refused_fills_no_trail_and_hides_no_refusal_of_another() {
+    let node = Node::new();
+    let broker = bounded(&node, Bounds { audited_refusals: 3, ..Bounds::default() });
+    broker.generate(CERTMGR, KeyRole::Tvs).unwrap();
+    for _ in 0..50 {
+        assert!(broker.key(CAPF, KeyRole::Tvs).is_err());
+        assert!(matches!(broker.status(STRANGER), Err(Refusal::Policy(_))));
+    }
+    assert_eq!((node.audited("KeyUseRefused"), node.audited("CallerRefused")), (3, 3));
+    refused(&node, broker.key(TFTP, KeyRole::Tvs));
+    drop(broker);
+    let journal = node.journal();
+    assert!(journal.contains("47 more of KeyUseRefused and AttestationRefused not listed"), "{journal}");
+    assert!(journal.contains("keyd, uid 1002"), "{journal}");
 }
 
 #[test]

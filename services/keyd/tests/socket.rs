@@ -19,7 +19,7 @@ use casemate_keyd::{ConnectionSettings, Server};
 use casemate_keyring::{BrokerState, Client, ClientSettings, KeyringError, Purpose, Refusal};
 use casemate_post::Passed;
 use casemate_runtime::peer::LocalServer;
-use rig::{Node, tls13};
+use rig::{Bounds, LOADS, Node, PLACE, tls13};
 
 /// A broker for which this test's own user is certmgr and tftp.
 fn serve(node: &Node, settings: ConnectionSettings) -> PathBuf {
@@ -73,7 +73,9 @@ fn a_flood_of_strangers_is_a_few_events() {
         die 'answered' if defined readline $socket;
     }";
     let node = Node::new();
-    let broker = node.untested(node.store(), node.record(), "certmgr = 1001\n");
+    let tokens = vec![node.token_parts(PLACE, &KeyRole::ALL, node.store())];
+    let bounds = Bounds { audited_refusals: 10, ..Bounds::default() };
+    let broker = node.with_bounds(tokens, LOADS, node.record(), "certmgr = 1001\n", bounds);
     let path = node.dir.path().join("keyd.sock");
     let server = Server::bind(&Passed::testing(), broker.0, &path, ConnectionSettings::default()).unwrap();
     thread::spawn(move || server.run());

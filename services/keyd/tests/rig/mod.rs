@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    num::NonZeroU32,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -46,6 +47,19 @@ pub(crate) const LOADS: &str =
     "ITLRecovery = 1\nCallManager = 1\nCallManager-ECDSA = 1\nCAPF = 1\nTVS = 1\ntomcat = 1\ntomcat-ECDSA = 1\n";
 
 pub(crate) const USERS: &str = "certmgr = 1001\ncapf = 1002\nctlprovider = 1003\ntftp = 1004\ntvs = 1005\n";
+
+/// What one caller may write.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) audited_refusals: u32,
+    pub(crate) caller_day_bytes: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { audited_refusals: 100, caller_day_bytes: 1 << 30 }
+    }
+}
 
 /// The node's folder and token, which outlive brokers as a disk and a device outlive processes.
 pub(crate) struct Node {
@@ -104,6 +118,18 @@ impl Node {
         sink: impl Sink + 'static,
         users: &str,
     ) -> Caller {
+        self.with_bounds(tokens, loads, sink, users, Bounds::default())
+    }
+
+    /// The same with other bounds of what one caller may write.
+    pub(crate) fn with_bounds(
+        &self,
+        tokens: Vec<TokenParts>,
+        loads: &str,
+        sink: impl Sink + 'static,
+        users: &str,
+        bounds: Bounds,
+    ) -> Caller {
         let path = self.dir.path();
         let settings = AuditSettings { journal_socket: path.join("no-journald"), file: path.join("journal.jsonl") };
         let keys = self.runtime.block_on(Keys::open(&path.join("keys.db"), StoreSettings::default())).unwrap();
@@ -116,7 +142,9 @@ impl Node {
             roles: RoleTokens::parse(&format!("default = 'tpm'\n[signatures-per-second]\n{loads}")).unwrap(),
             measure: Duration::from_millis(10),
             record: SignatureRecord::start(sink, path.join("record.jsonl"), 64).unwrap(),
+            caller_day_bytes: bounds.caller_day_bytes,
             auditor: Arc::new(Auditor::open("casemate-keyd", &settings).unwrap()),
+            audited_refusals: NonZeroU32::new(bounds.audited_refusals).unwrap(),
             limits: JudgeLimits::default(),
         };
         Caller(Arc::new(Broker::new(&Passed::testing(), parts)))
