@@ -36,6 +36,8 @@ pub struct TokenInfo {
     pub login: LoginState,
     /// Sessions that are open now.
     pub sessions: usize,
+    /// Sessions that the settings ask for and the token does not open: so many fewer signatures are made at the same time.
+    pub refused_sessions: usize,
 }
 
 /// What stands on a token under one identifier.

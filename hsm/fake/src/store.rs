@@ -233,6 +233,7 @@ impl KeyStore for FakeStore {
                     algorithms: KeyAlgorithm::ALL.to_vec(),
                     login: LoginState::User,
                     sessions,
+                    refused_sessions: 0,
                 })
             },
         )

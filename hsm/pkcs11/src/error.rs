@@ -98,7 +98,7 @@ pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
         RvError::DeviceMemory => HsmError::TokenFull { token, detail: format!("{operation}: {detail}") },
         RvError::SessionCount => HsmError::TokenFull {
             token,
-            detail: format!("{operation}: {detail}; keyd takes one session more than `pkcs11.sessions`, so lower that"),
+            detail: format!("{operation}: {detail}, it opens no session; others may have them all"),
         },
         RvError::MechanismInvalid
         | RvError::MechanismParamInvalid
@@ -114,6 +114,11 @@ pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
         }
         _ => HsmError::Device { token, operation, detail },
     }
+}
+
+/// Whether the token opens no more sessions.
+pub(crate) fn is_no_room(error: &HsmError) -> bool {
+    matches!(error, HsmError::TokenFull { detail, .. } if detail.starts_with("C_OpenSession"))
 }
 
 /// Whether a cached handle is stale: the object was made anew or the token was away.
@@ -139,6 +144,8 @@ mod tests {
         assert!(told(RvError::SessionHandleInvalid).is_absence());
         assert!(told(RvError::UserNotLoggedIn).is_absence());
         assert!(matches!(told(RvError::SessionCount), HsmError::TokenFull { .. }));
+        assert!(is_no_room(&classify("t", &Error::Pkcs11(RvError::SessionCount, Function::OpenSession))));
+        assert!(!is_no_room(&classify("t", &Error::Pkcs11(RvError::DeviceMemory, Function::CreateObject))));
         assert!(matches!(told(RvError::PinLenRange), HsmError::PinIncorrect { .. }));
         assert!(matches!(told(RvError::PinLocked), HsmError::PinLocked { .. }));
         assert!(told(RvError::FipsSelfTestFailed).is_error_state());

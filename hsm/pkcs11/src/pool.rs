@@ -7,7 +7,7 @@ use std::{
 };
 
 use casemate_hsm_api::HsmError;
-use cryptoki::{context::Pkcs11, slot::Slot};
+use cryptoki::{context::Pkcs11, session::Session, slot::Slot};
 
 use crate::{Pkcs11Settings, module::Lease, worker::Worker};
 
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     work: Condvar,
     /// A session was closed or a thread ended.
     quiet: Condvar,
+    /// How long a token that opens no more sessions is not asked for another.
+    retry: Duration,
     lease: Lease,
     /// Label or serial as set, for errors before the token is known.
     name: String,
@@ -41,7 +43,7 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Box<dyn Job>>,
     /// Threads that take jobs.
     live: usize,
     /// Threads whose caller has given up.
@@ -51,12 +53,44 @@ struct State {
     /// Sessions of another generation are to be closed.
     generation: u64,
     target: Option<Target>,
+    /// The token opens no more sessions than so many for the threads, as it said when it was last asked for more.
+    room: Option<Room>,
+    /// The session that logged in, where the token opens no other. Whoever works first takes it.
+    only: Option<Session>,
     closing: bool,
     /// The lease was given back.
     released: bool,
 }
 
-type Job = Box<dyn FnOnce(&mut Worker) -> Ended + Send>;
+/// Sessions that a token was seen to have room for, and when.
+#[derive(Clone, Copy)]
+struct Room {
+    sessions: usize,
+    since: Instant,
+}
+
+/// What a call works with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Needs {
+    /// A session. Where the token opens fewer than there are threads, the call waits for one in the queue.
+    Session,
+    /// The module alone.
+    Module,
+}
+
+/// A call in the queue.
+trait Job: Send {
+    fn needs(&self) -> Needs;
+
+    fn run(self: Box<Self>, worker: &mut Worker) -> Ended;
+}
+
+/// What a caller asks for, and where he waits for it.
+struct Call<T, F> {
+    cell: Arc<Cell<T>>,
+    needs: Needs,
+    work: F,
+}
 
 /// How a job ended for its thread.
 enum Ended {
@@ -64,6 +98,8 @@ enum Ended {
     Served,
     /// The caller gave up while it ran; the thread was replaced.
     GivenUp,
+    /// The token opened no session for it, although it has others of ours. It waits for one of those.
+    WithoutRoom(Box<dyn Job>),
 }
 
 /// What a caller and a thread share about one job.
@@ -92,6 +128,7 @@ impl Pool {
             sessions: settings.sessions.max(1),
             queue: settings.queue.max(1),
             hung: settings.hung_calls,
+            retry: settings.call_timeout(),
         });
         let pool = Self { shared, limit: settings.call_timeout() };
         let mut state = pool.shared.state();
@@ -106,11 +143,12 @@ impl Pool {
     pub(crate) fn call<T: Send + 'static>(
         &self,
         limit: Duration,
+        needs: Needs,
         work: impl FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
     ) -> Result<T, HsmError> {
         let cell = Arc::new(Cell { phase: Mutex::new(Phase::Queued), changed: Condvar::new() });
         let theirs = Arc::clone(&cell);
-        self.push(Box::new(move |worker| if theirs.begin() { theirs.end(work(worker)) } else { Ended::Served }))?;
+        self.push(Box::new(Call { cell: theirs, needs, work }))?;
         let mut phase = cell.wait(self.limit, limit);
         match std::mem::replace(&mut *phase, Phase::GivenUp) {
             Phase::Done(result) => result,
@@ -123,13 +161,18 @@ impl Pool {
         }
     }
 
-    fn push(&self, job: Job) -> Result<(), HsmError> {
+    fn push(&self, job: Box<dyn Job>) -> Result<(), HsmError> {
         let mut state = self.shared.state();
         if state.jobs.len() >= self.shared.queue {
             return Err(self.shared.busy(state.jobs.len()));
         }
         state.jobs.push_back(job);
-        self.shared.work.notify_one();
+        if state.room.is_some() {
+            // Not every thread can take it.
+            self.shared.work.notify_all();
+        } else {
+            self.shared.work.notify_one();
+        }
         Ok(())
     }
 
@@ -144,12 +187,20 @@ impl Pool {
         state.open == 0 && state.hung == 0
     }
 
-    /// From now on threads open their sessions there.
-    pub(crate) fn aim(&self, target: Target) {
+    /// From now on threads open their sessions there: as many as there are threads, or as the token has room for. `only` is the
+    /// session that logged in, where there is room for no other.
+    pub(crate) fn aim(&self, target: Target, room: Option<usize>, only: Option<Session>) {
         let mut state = self.shared.state();
         state.generation += 1;
         state.target = Some(target);
+        state.room = room.map(|sessions| Room { sessions, since: Instant::now() });
+        state.only = only;
         self.shared.work.notify_all();
+    }
+
+    /// Sessions that the threads would have and the token does not open, as it said last.
+    pub(crate) fn refused_sessions(&self) -> usize {
+        self.shared.state().room.map_or(0, |room| self.shared.sessions.saturating_sub(room.sessions))
     }
 
     /// Sessions that the threads hold.
@@ -175,6 +226,26 @@ impl Drop for Pool {
     }
 }
 
+impl<T, F> Job for Call<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
+{
+    fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    fn run(self: Box<Self>, worker: &mut Worker) -> Ended {
+        if !self.cell.begin() {
+            return Ended::Served;
+        }
+        if self.needs == Needs::Session && worker.finds_no_room() {
+            return if self.cell.put_back() { Ended::WithoutRoom(self) } else { Ended::GivenUp };
+        }
+        self.cell.end((self.work)(worker))
+    }
+}
+
 impl<T> Cell<T> {
     fn phase(&self) -> MutexGuard<'_, Phase<T>> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
@@ -186,6 +257,16 @@ impl<T> Cell<T> {
         if wanted {
             // Nobody is woken for that: the caller looks when its time in the queue is over.
             *phase = Phase::Running(Instant::now());
+        }
+        wanted
+    }
+
+    /// Back to where it was before it began; false if the caller has given it up meanwhile.
+    fn put_back(&self) -> bool {
+        let mut phase = self.phase();
+        let wanted = matches!(*phase, Phase::Running(_));
+        if wanted {
+            *phase = Phase::Queued;
         }
         wanted
     }
@@ -255,8 +336,31 @@ impl Shared {
     }
 
     pub(crate) fn session_closed(&self) {
-        self.state().open -= 1;
+        let mut state = self.state();
+        state.open -= 1;
+        if state.room.is_some() {
+            self.work.notify_all();
+        }
+        drop(state);
         self.quiet.notify_all();
+    }
+
+    /// The session that logged in, where it is the only one.
+    pub(crate) fn only_session(&self) -> Option<Session> {
+        self.state().only.take()
+    }
+
+    /// Whether threads hold sessions.
+    pub(crate) fn has_sessions(&self) -> bool {
+        self.state().open > 0
+    }
+
+    /// Puts a job back for a thread that has a session, and asks the token for no more of them for a while.
+    fn without_room(&self, job: Box<dyn Job>) {
+        let mut state = self.state();
+        state.room = Some(Room { sessions: state.open, since: Instant::now() });
+        state.jobs.push_front(job);
+        self.work.notify_all();
     }
 
     fn busy(&self, waiting: usize) -> HsmError {
@@ -288,8 +392,11 @@ impl Shared {
     fn serve(self: &Arc<Self>) {
         let mut worker = Worker::new(Arc::clone(self));
         while let Some(job) = self.next(&mut worker) {
-            if matches!(job(&mut worker), Ended::GivenUp) && !self.come_back(&mut worker) {
-                return;
+            match job.run(&mut worker) {
+                Ended::Served => {}
+                Ended::WithoutRoom(job) => self.without_room(job),
+                Ended::GivenUp if self.come_back(&mut worker) => {}
+                Ended::GivenUp => return,
             }
         }
         worker.close();
@@ -308,21 +415,37 @@ impl Shared {
     }
 
     /// The next job; closes an outdated session meanwhile. Nothing when the pool closes.
-    fn next(&self, worker: &mut Worker) -> Option<Job> {
+    fn next(&self, worker: &mut Worker) -> Option<Box<dyn Job>> {
         let mut state = self.state();
         loop {
             if worker.generation().is_some_and(|generation| generation != state.generation) {
                 drop(state);
                 worker.close();
                 state = self.state();
+            } else if state.target.is_none() && state.only.is_some() {
+                let only = state.only.take();
+                drop(state);
+                drop(only);
+                state = self.state();
             } else if state.closing {
                 return None;
-            } else if let Some(job) = state.jobs.pop_front() {
+            } else if let Some(job) = self.take(&mut state, worker) {
                 return Some(job);
             } else {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
+    }
+
+    /// The first job that this thread can do: one that holds no session leaves those that need one to the others, where the token
+    /// opens no more.
+    fn take(&self, state: &mut State, worker: &Worker) -> Option<Box<dyn Job>> {
+        let full = |room: Room| state.open >= room.sessions.max(1) && room.since.elapsed() < self.retry;
+        if worker.generation().is_some() || state.only.is_some() || !state.room.is_some_and(full) {
+            return state.jobs.pop_front();
+        }
+        let place = state.jobs.iter().position(|job| job.needs() == Needs::Module)?;
+        state.jobs.remove(place)
     }
 
     /// After a call that was given up. Its session is not used again; the thread is, if it is still missed.

@@ -11,13 +11,18 @@ use casemate_hsm_api::{
     SignatureScheme, StoredKey, TimedCalls, TokenInfo,
 };
 use casemate_hsm_pin::{NextPin, Refusals, read_pin};
-use cryptoki::session::{Session, SessionState};
+use cryptoki::{
+    context::Pkcs11,
+    session::{Session, SessionState},
+};
 
 use crate::{
-    Pkcs11Error, Pkcs11Files, Pkcs11Settings, keys,
+    Pkcs11Error, Pkcs11Files, Pkcs11Settings,
+    error::{classify, is_no_room},
+    keys,
     login::{Door, Pins},
     module,
-    pool::{Pool, Target},
+    pool::{Needs, Pool, Target},
     rate, token,
     worker::Worker,
 };
@@ -29,7 +34,8 @@ pub struct Pkcs11Store {
     files: Pkcs11Files,
     pool: Pool,
     /// The session that holds the login: a token logs out when a process closes its last session. A call to it may hang with
-    /// the inner lock, so only threads of the pool take that one.
+    /// the inner lock, so only threads of the pool take that one. There is none where the token opens one session alone, which is
+    /// used for everything then; whenever it is closed after a failure there is a login.
     anchor: Mutex<Option<Anchor>>,
     /// A login or a change of the PIN has not come back yet. Until it does, no other is tried.
     at_pin: Arc<AtomicBool>,
@@ -49,7 +55,11 @@ type Anchor = Arc<Mutex<Session>>;
 /// What a connection is: where the sessions go, and the session that logged in.
 struct Connection {
     target: Target,
-    anchor: Session,
+    anchor: Option<Session>,
+    /// How many sessions there is room for beside that, if it is fewer than the threads would have.
+    room: Option<usize>,
+    /// The session that logged in, where there is room for no other.
+    only: Option<Session>,
 }
 
 impl Pkcs11Store {
@@ -96,7 +106,7 @@ impl Pkcs11Store {
     pub fn connect(&self) -> Result<(), Pkcs11Error> {
         let _one = lock(&self.connecting);
         self.usable()?;
-        if self.pool.call(self.settings.call_timeout(), self.holds()).is_ok() {
+        if self.pool.call(self.settings.call_timeout(), self.needed_to_look(), self.holds()).is_ok() {
             return Ok(());
         }
         let limit = self.settings.call_timeout();
@@ -110,7 +120,7 @@ impl Pkcs11Store {
         let at_pin = Arc::clone(&self.at_pin);
         let anew = self.closed.swap(false, Ordering::AcqRel);
         // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
-        let connected = self.pool.call(limit, move |worker| {
+        let connected = self.pool.call(limit, Needs::Module, move |worker| {
             at_pin.store(true, Ordering::Release);
             let connected = connect(worker, &settings, &files, &pins, Restart { idle, anew });
             at_pin.store(false, Ordering::Release);
@@ -123,8 +133,8 @@ impl Pkcs11Store {
             self.closed.store(true, Ordering::Release);
         }
         let connected = connected?;
-        *lock(&self.anchor) = Some(Arc::new(Mutex::new(connected.anchor)));
-        self.pool.aim(connected.target);
+        *lock(&self.anchor) = connected.anchor.map(|anchor| Arc::new(Mutex::new(anchor)));
+        self.pool.aim(connected.target, connected.room, connected.only);
         Ok(())
     }
 
@@ -138,27 +148,36 @@ impl Pkcs11Store {
         }
         NextPin::of(&self.files.pin).ready()?;
         let old = read_pin(&self.files.pin)?;
-        let detail = "nobody is logged in".to_owned();
-        let anchor = lock(&self.anchor).clone().ok_or(HsmError::TokenAbsent { token, detail })?;
+        let anchor = lock(&self.anchor).clone();
         let (new, files, at_pin) = (new.clone(), self.files.clone(), Arc::clone(&self.at_pin));
         let unresolved_logins = self.settings.unresolved_logins;
         // All of it on the thread of the pool: a token that answers late has its answer written down all the same.
-        self.pool.call(limit, move |worker| {
-            let target = worker.target()?;
+        self.pool.call(limit, self.needed_to_look(), move |worker| {
+            let (target, context) = (worker.target()?, worker.context().clone());
             let refusals = Refusals::of_token(&files.state, &target.serial);
-            let (session, again) = (lock(&anchor), || token::present(worker.context(), &target));
-            let door = Door { session: &session, again, refusals: &refusals, unresolved_logins };
-            at_pin.store(true, Ordering::Release);
-            let changed = door.change(&old, &new, &NextPin::of(&files.pin));
-            at_pin.store(false, Ordering::Release);
-            Ok(changed)
+            let change = |session: &Session| {
+                let door = Door {
+                    session,
+                    again: || token::present(&context, &target),
+                    refusals: &refusals,
+                    unresolved_logins,
+                };
+                at_pin.store(true, Ordering::Release);
+                let changed = door.change(&old, &new, &NextPin::of(&files.pin));
+                at_pin.store(false, Ordering::Release);
+                changed
+            };
+            match anchor {
+                Some(anchor) => Ok(change(&lock(&anchor))),
+                None => worker.with_session(|open| Ok(change(&open.session))),
+            }
         })?
     }
 
     /// Closes the session that holds the login, on a thread of the pool: closing may hang like any other call.
     fn close_anchor(&self) -> Result<(), HsmError> {
         let anchor = lock(&self.anchor).take();
-        self.pool.call(self.settings.call_timeout(), move |_| {
+        self.pool.call(self.settings.call_timeout(), Needs::Module, move |_| {
             drop(anchor);
             Ok(())
         })
@@ -174,15 +193,23 @@ impl Pkcs11Store {
         self.ask(limit, move |worker| rate::measure(worker, id, scheme, duration))
     }
 
+    /// What a look at the login needs.
+    fn needed_to_look(&self) -> Needs {
+        if lock(&self.anchor).is_some() { Needs::Module } else { Needs::Session }
+    }
+
     /// A check that the token is there and the login holds.
     fn holds(&self) -> impl FnOnce(&mut Worker) -> Result<(), HsmError> + Send + 'static {
         let anchor = lock(&self.anchor).clone();
         move |worker| {
             let target = worker.target()?;
             token::present(worker.context(), &target)?;
-            let state = anchor.map(|anchor| lock(&anchor).get_session_info().map(|info| info.session_state()));
-            match state {
-                Some(Ok(SessionState::RwUser | SessionState::RoUser)) => Ok(()),
+            let state = match anchor {
+                Some(anchor) => lock(&anchor).get_session_info(),
+                None => worker.with_session(|open| Ok(open.session.get_session_info()))?,
+            };
+            match state.map(|info| info.session_state()) {
+                Ok(SessionState::RwUser | SessionState::RoUser) => Ok(()),
                 other => Err(HsmError::TokenAbsent {
                     token: target.serial.as_ref().to_owned(),
                     detail: format!("the login does not hold: {other:?}"),
@@ -197,8 +224,17 @@ impl Pkcs11Store {
         limit: Duration,
         work: impl FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
     ) -> Result<T, HsmError> {
+        self.ask_with(Needs::Session, limit, work)
+    }
+
+    fn ask_with<T: Send + 'static>(
+        &self,
+        needs: Needs,
+        limit: Duration,
+        work: impl FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
+    ) -> Result<T, HsmError> {
         self.usable()?;
-        let answer = self.pool.call(limit, work);
+        let answer = self.pool.call(limit, needs, work);
         if let Err(HsmError::WrongAnswer { operation, .. }) = &answer {
             self.wrong.get_or_init(|| operation.clone());
         }
@@ -232,7 +268,7 @@ fn connect(
     let context = worker.context();
     let may_restart = idle && settings.reinitialize;
     let restart = || {
-        let failed = |error| crate::error::classify(&settings.token.to_string(), &error);
+        let failed = |error| classify(&settings.token.to_string(), &error);
         worker.restart_module().map_err(failed)
     };
     if anew && may_restart {
@@ -245,26 +281,42 @@ fn connect(
         }
         found => found?,
     };
-    let failed = |error| crate::error::classify(&target.serial, &error);
+    let failed = |error| classify(&target.serial, &error);
     let anchor = context.open_rw_session(target.slot).map_err(failed)?;
     let refusals = Refusals::of_token(&files.state, &target.serial);
     let again = || token::present(context, &target);
     let unresolved_logins = settings.unresolved_logins;
     let door = Door { session: &anchor, again, refusals: &refusals, unresolved_logins };
     door.enter(pins, &NextPin::of(&files.pin))?;
-    Ok(Connection { target, anchor })
+    let room = room(context, &target, settings.sessions.max(1))?;
+    let (anchor, only) = if room == Some(0) { (None, Some(anchor)) } else { (Some(anchor), None) };
+    Ok(Connection { target, anchor, room: room.map(|sessions| sessions.max(1)), only })
+}
+
+/// How many sessions the token has room for, if it is fewer than `wanted`. They are opened for that and closed again.
+fn room(context: &Pkcs11, target: &Target, wanted: usize) -> Result<Option<usize>, HsmError> {
+    let mut opened = Vec::new();
+    while opened.len() < wanted {
+        match context.open_rw_session(target.slot).map_err(|error| classify(&target.serial, &error)) {
+            Ok(session) => opened.push(session),
+            Err(error) if is_no_room(&error) => return Ok(Some(opened.len())),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 impl KeyStore for Pkcs11Store {
     fn token(&self) -> Result<TokenInfo, HsmError> {
         let holds = self.holds();
-        let mut info = self.ask(self.settings.call_timeout(), move |worker| {
+        let mut info = self.ask_with(self.needed_to_look(), self.settings.call_timeout(), move |worker| {
             let target = worker.target()?;
             let mut info = token::describe(worker.context(), &target)?;
             info.login = if holds(worker).is_ok() { LoginState::User } else { LoginState::Public };
             Ok(info)
         })?;
         info.sessions = self.pool.open_sessions() + usize::from(lock(&self.anchor).is_some());
+        info.refused_sessions = self.pool.refused_sessions();
         Ok(info)
     }
 

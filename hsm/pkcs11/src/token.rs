@@ -71,6 +71,7 @@ pub(crate) fn describe(context: &Pkcs11, target: &Target) -> Result<TokenInfo, H
         algorithms: algorithms(context, target.slot).map_err(|error| classify(&target.serial, &error))?,
         login: LoginState::Public,
         sessions: 0,
+        refused_sessions: 0,
     })
 }
 

@@ -4,7 +4,7 @@ use casemate_hsm_api::{HsmError, KeyAlgorithm, KeyId};
 use cryptoki::{context::Pkcs11, object::ObjectHandle, session::Session};
 
 use crate::{
-    error::classify,
+    error::{classify, is_no_room},
     pool::{Shared, Target},
     token,
 };
@@ -64,6 +64,12 @@ impl Worker {
         self.open.as_ref().map(|open| open.generation)
     }
 
+    /// Opens the session that the next job needs, if it is not open yet; whether the token has no room for it and other threads have
+    /// sessions to wait for. Any other failure is left to the job, which finds it again.
+    pub(crate) fn finds_no_room(&mut self) -> bool {
+        matches!(self.open(), Err(error) if is_no_room(&error)) && self.shared.has_sessions()
+    }
+
     pub(crate) fn close(&mut self) {
         if let Some(open) = self.open.take() {
             drop(open);
@@ -99,8 +105,12 @@ impl Worker {
         let open = match self.open.take() {
             Some(open) => open,
             None => {
-                let session =
-                    self.context().open_rw_session(target.slot).map_err(|error| classify(&target.serial, &error))?;
+                let session = match self.shared.only_session() {
+                    Some(only) => only,
+                    None => {
+                        self.context().open_rw_session(target.slot).map_err(|error| classify(&target.serial, &error))?
+                    }
+                };
                 self.shared.session_opened();
                 Open { generation, session, target, keys: HashMap::new() }
             }

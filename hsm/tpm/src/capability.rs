@@ -92,6 +92,7 @@ pub(crate) fn describe(connection: &mut Connection, label: &str) -> Result<Token
             algorithms: Vec::new(),
             login: LoginState::Public,
             sessions: 1,
+            refused_sessions: 0,
         })
     })();
     let told = told.map_err(|error| connection.failed("TPM2_GetCapability", error))?;

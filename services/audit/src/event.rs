@@ -95,6 +95,13 @@ registry! {
         /// Firmware.
         firmware: String,
     }
+    /// The token opens fewer sessions than the settings ask for: fewer signatures are made at the same time.
+    TokenShortOfSessions = "c70e029d97ec4869bcb6237f90ba3f38", Warning, "token {token} opens {refused} sessions fewer than the settings ask for: signatures wait for each other" => {
+        /// Token.
+        token: String,
+        /// How many fewer.
+        refused: u64,
+    }
     /// The token is not there: the broker waits.
     TokenAbsent = "b9d9018687ee46e98ae8d12e9a39eff2", Warning, "token {token} is absent: {detail}" => {
         /// Token.

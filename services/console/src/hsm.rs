@@ -157,6 +157,14 @@ pub(crate) fn state(state: &BrokerState) -> String {
     }
 }
 
+/// How many sessions there are, and how many the token denies us.
+fn sessions(info: &TokenInfo) -> String {
+    match info.refused_sessions {
+        0 => format!("{}, ", info.sessions),
+        refused => format!("{}, and {refused} more that the settings ask for are refused, ", info.sessions),
+    }
+}
+
 /// One token with what is known of it.
 fn render_token(token: &TokenStatus) -> String {
     let list = |items: Vec<String>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
@@ -172,7 +180,7 @@ fn render_token(token: &TokenStatus) -> String {
                 ("firmware", info.firmware.clone()),
                 ("library", info.library.clone()),
                 ("mechanisms", list(info.algorithms.iter().map(ToString::to_string).collect())),
-                ("sessions", format!("{}, {login}", info.sessions)),
+                ("sessions", sessions(info) + login),
             ]);
             format!("{} (serial {}), named {}", info.label, info.serial, token.name)
         }
@@ -232,6 +240,7 @@ pub(crate) mod tests {
             algorithms: vec![KeyAlgorithm::Rsa2048, KeyAlgorithm::P384],
             login: LoginState::User,
             sessions: 9,
+            refused_sessions: 0,
         }
     }
 

@@ -259,6 +259,10 @@ impl Token {
                     label: info.label,
                     firmware: info.firmware,
                 });
+                if info.refused_sessions > 0 {
+                    let refused = u64::try_from(info.refused_sessions).unwrap_or(u64::MAX);
+                    self.auditor.record(&Event::TokenShortOfSessions { token: info.serial.clone(), refused });
+                }
                 let place = self.place.clone();
                 self.stand(Standing::Serving(Arc::new(Serving { serial: info.serial, place, missing })));
                 Ok(())
