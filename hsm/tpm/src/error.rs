@@ -155,8 +155,14 @@ pub(crate) fn classify(token: &str, operation: &str, error: Error, waited: Durat
     let detail = describe(error);
     let token = token.to_owned();
     let operation = operation.to_owned();
-    if is_connection(error) {
+    if is_connection(error) || is_out_of_step(error) {
         return HsmError::TokenAbsent { token, detail: format!("{operation}: {detail}") };
+    }
+    if is_garbled(error) {
+        return HsmError::WrongAnswer {
+            token,
+            operation: format!("{operation}, whose answer is not the TPM's ({detail})"),
+        };
     }
     match kind(error) {
         // Handles are gone, or nobody started it: the TPM was reset, and is connected to anew.
@@ -220,6 +226,19 @@ fn is_connection(error: Error) -> bool {
     number(error).is_some_and(|number| number >> 16 == 10)
 }
 
+/// Whether the library could not read an answer, or the session's HMAC does not fit it: what came back is not what a TPM said.
+fn is_garbled(error: Error) -> bool {
+    // TSS2_BASE_RC_MALFORMED_RESPONSE, INSUFFICIENT_RESPONSE and RSP_AUTH_FAILED of the layers ESAPI, SAPI and MU (TSS 2.0
+    // overview, 4.2).
+    number(error).is_some_and(|number| matches!(number >> 16, 7..=9) && matches!(number & 0xffff, 17 | 19 | 27))
+}
+
+/// Whether the library's context waits for the end of another command than is asked: it takes none any more, until there is another.
+fn is_out_of_step(error: Error) -> bool {
+    // TSS2_BASE_RC_BAD_SEQUENCE of ESAPI and SAPI.
+    matches!(number(error), Some(0x0007_0007 | 0x0008_0007))
+}
+
 /// Whether the code speaks of a session (TPM 2.0 part 2, 6.6.2: format one, `P` clear, `N` of 8 and more).
 fn of_session(error: Error) -> bool {
     number(error).is_some_and(|number| number & 0x8c0 == 0x880)
@@ -279,7 +298,11 @@ mod tests {
         assert!(told_as(0x101).is_error_state(), "TPM_RC_FAILURE");
         assert!(matches!(told_as(0x2c3), HsmError::Unsupported { .. }), "TPM_RC_HASH, parameter 2");
         assert!(told_as(0x000a_000a).is_absence(), "TSS2_TCTI_RC_IO_ERROR");
-        assert!(matches!(told_as(0x0007_0007), HsmError::Device { .. }), "a fault of the library is not the TPM's");
+        assert!(matches!(told_as(0x0007_000b), HsmError::Device { .. }), "a fault of the library is not the TPM's");
+        assert!(told_as(0x0007_001b).is_error_state(), "TSS2_ESYS_RC_RSP_AUTH_FAILED");
+        assert!(told_as(0x0008_0011).is_error_state(), "TSS2_SYS_RC_MALFORMED_RESPONSE");
+        assert!(told_as(0x0007_0007).is_absence(), "TSS2_ESYS_RC_BAD_SEQUENCE");
+        assert!(told_as(0x000a_0011).is_absence(), "TSS2_TCTI_RC_MALFORMED_RESPONSE: the connection is of no use");
         assert!(!is_bad_blob(answer(0x000a_008a)));
         assert!(is_bad_blob(answer(0x1df)), "TPM_RC_INTEGRITY, parameter 1");
         assert!(is_refusal(answer(0x98e)) && is_refusal(answer(0x9a2)), "TPM_RC_AUTH_FAIL and TPM_RC_BAD_AUTH");
