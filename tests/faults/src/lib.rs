@@ -1,12 +1,14 @@
-//! What the fault tests share: phones that misbehave at the door of a lab, a hand at its token, and a module that
-//! breaks on demand between keyd and the token.
+//! What the fault tests share: phones that misbehave at the door of a lab, a hand at its token, and what breaks on demand between
+//! keyd and the token: a module before one of PKCS#11, a wire before a TPM.
 #![forbid(unsafe_code)]
 
+mod bus;
 mod faulty;
 mod token;
 
 use std::{fs, sync::Arc, time::Duration};
 
+pub use bus::{Bus, Noise, tool, tpm_port};
 use casemate_harness::{Lab, Ports};
 use casemate_phone::{
     PhoneError,

@@ -1,11 +1,11 @@
 //! The vendor's library crashes, and takes keyd with it: keyd starts again, nothing else does, and no key is lost or made twice.
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
-use casemate_faults::{At, Faulty};
+use casemate_faults::{At, Faulty, tool, tpm_port};
 use casemate_harness::Tokens;
 
-use crate::stage::{SOON, Stage, count, prepared, with_faulty};
+use crate::stage::{AT_LAST, SOON, Stage, count, prepared, start, with_faulty};
 
 /// Where it crashes, and when.
 const MOMENTS: [(&str, At); 4] =
@@ -41,6 +41,34 @@ fn softhsm_crashes_in_service() {
 #[test]
 fn kryoptic_crashes_in_service() {
     in_service("drill-crash-kryoptic", Tokens::Kryoptic);
+}
+
+/// The token itself crashes and is back at once: a TPM that is killed with a signature under way and started again. What was loaded
+/// into it is gone, and keyd lives on.
+#[test]
+fn a_tpm_crashes_and_is_started_again() {
+    let lab = prepared("drill-crash-tpm", Tokens::Tpm);
+    // A TPM counts a power cut after a login as a wrong PIN: with the maker's limit of three it would take none after two of them.
+    let limits = ["--setup-parameters", "--max-tries=32", "--recovery-time=1000", "--lockout-recovery-time=1000"];
+    tool(tpm_port(&lab).unwrap(), "tpm2_dictionarylockout", &limits).unwrap();
+    start(&lab);
+    let stage = Stage::of(&lab, "drill-crash-tpm");
+    for crashes in 1..=3 {
+        let phones: Vec<_> = (0..4).map(|_| stage.phone()).collect();
+        let before = count(&lab, "KeyUsed");
+        thread::scope(|scope| {
+            for phone in &phones {
+                scope.spawn(|| drop(phone.enrol()));
+            }
+            lab.wait_for("a signature to be asked for", SOON, || count(&lab, "KeyUsed") > before).unwrap();
+            lab.pull_tpm().unwrap();
+            lab.put_tpm_back().unwrap();
+        });
+        stage.serves_again(&stage.phone(), AT_LAST);
+        assert_eq!((count(&lab, "TokenReady"), count(&lab, "TokenRefused")), (1 + crashes, 0));
+    }
+    stage.only_keyd_restarted(0);
+    stage.nothing_was_lost();
 }
 
 /// A crash within a login leaves unknown whether the PIN was refused. One is not held against it, and neither is a second.

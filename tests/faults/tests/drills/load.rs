@@ -1,4 +1,5 @@
-//! A hundred thousand handshakes signed by one keyd: its memory stays, and its trail shows no stall.
+//! Many handshakes signed by one keyd: its memory stays, its trail shows no stall, and nothing is left behind in a TPM. A hundred
+//! thousand, and two thousand on a TPM, which is slower.
 
 use std::{
     env,
@@ -8,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use casemate_faults::Bus;
 use casemate_harness::{Owner, Tokens};
 use casemate_hsm_api::{KeyRole, SignatureScheme};
 use casemate_keyring::{FRAMING, Purpose, Request, Response, SignRequest};
 
-use crate::stage::{Stage, prepared, start};
+use crate::stage::{Stage, prepared, start, with_bus};
 
-const SIGNATURES: usize = 100_000;
 const CALLERS: usize = 4;
 
 /// Longer than this between two signatures is a stall.
@@ -39,7 +40,8 @@ fn ask(socket: &str, count: usize) {
     }
 }
 
-fn load(stage: &Stage<'_>, count: usize) {
+/// Has `count` handshakes signed by callers that are this program again, in its test `test`.
+fn load(stage: &Stage<'_>, test: &str, count: usize) {
     let lab = stage.lab;
     let Owner::Each = lab.layout.owner else { panic!("this drill needs root: {:?}", lab.layout.owner) };
     let program = lab.layout.root.join("caller");
@@ -51,7 +53,7 @@ fn load(stage: &Stage<'_>, count: usize) {
     let output = Command::new("setpriv")
         .args(["--clear-groups", &format!("--regid={}", lab.layout.owner.gid()), &uid, "--"])
         .arg(program)
-        .args(["load::a_hundred_thousand_signatures_without_leak_or_stall", "--exact"])
+        .args([test, "--exact"])
         .env(SOCKET, lab.layout.run().join("keyd.sock"))
         .env(COUNT, (count / CALLERS).to_string())
         .output()
@@ -59,21 +61,22 @@ fn load(stage: &Stage<'_>, count: usize) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
 }
 
-#[test]
-fn a_hundred_thousand_signatures_without_leak_or_stall() {
-    if let (Ok(socket), Ok(count)) = (env::var(SOCKET), env::var(COUNT)) {
-        let count = count.parse().unwrap();
-        return thread::scope(|scope| (0..CALLERS).for_each(|_| drop(scope.spawn(|| ask(&socket, count)))));
-    }
-    let lab = prepared("drill-load", Tokens::SoftHsm);
-    start(&lab);
-    let stage = Stage::of(&lab, "drill-load");
-    load(&stage, SIGNATURES / 100);
+/// Whether this process is one of the callers; if so it has asked.
+fn is_caller() -> bool {
+    let (Ok(socket), Ok(count)) = (env::var(SOCKET), env::var(COUNT)) else { return false };
+    let count = count.parse().unwrap();
+    thread::scope(|scope| (0..CALLERS).for_each(|_| drop(scope.spawn(|| ask(&socket, count)))));
+    true
+}
+
+fn without_leak_or_stall(stage: &Stage<'_>, test: &str, signatures: usize) {
+    let lab = stage.lab;
+    load(stage, test, signatures / 100);
     let before = lab.memory("keyd").unwrap();
     let begin = Instant::now();
-    load(&stage, SIGNATURES);
+    load(stage, test, signatures);
     let (after, took) = (lab.memory("keyd").unwrap(), begin.elapsed().as_secs_f64());
-    println!("{SIGNATURES} signatures in {took:.1} s; keyd's memory {} KiB, then {} KiB", before >> 10, after >> 10);
+    println!("{signatures} signatures in {took:.1} s; keyd's memory {} KiB, then {} KiB", before >> 10, after >> 10);
     assert!(after < before + GROWTH, "{before} bytes, then {after}");
     let time = |event: &serde_json::Value| event["CASEMATE_TIMESTAMP"].as_str().unwrap().parse::<u64>().unwrap();
     let used = lab.audited("KeyUsed").unwrap();
@@ -82,10 +85,52 @@ fn a_hundred_thousand_signatures_without_leak_or_stall() {
         .filter(|event| event["CASEMATE_ROLE"] == "CallManager-ECDSA" && event["CASEMATE_PURPOSE"] == "tls-handshake")
         .map(time)
         .collect();
-    let last = &handshakes[handshakes.len() - SIGNATURES..];
+    let last = &handshakes[handshakes.len() - signatures..];
     let longest = last.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap();
     println!("longest pause in the trail: {} ms", longest / 1000);
     assert!(Duration::from_micros(longest) < STALL, "{longest} microseconds without a signature");
     stage.only_keyd_restarted(0);
     stage.nothing_was_lost();
+}
+
+fn a_hundred_thousand(name: &str, tokens: Tokens, test: &str) {
+    if is_caller() {
+        return;
+    }
+    let lab = prepared(name, tokens);
+    start(&lab);
+    without_leak_or_stall(&Stage::of(&lab, name), test, 100_000);
+}
+
+#[test]
+fn a_hundred_thousand_signatures_without_leak_or_stall() {
+    let test = "load::a_hundred_thousand_signatures_without_leak_or_stall";
+    a_hundred_thousand("drill-load", Tokens::SoftHsm, test);
+}
+
+#[test]
+fn a_hundred_thousand_signatures_of_kryoptic() {
+    a_hundred_thousand("drill-load-kryoptic", Tokens::Kryoptic, "load::a_hundred_thousand_signatures_of_kryoptic");
+}
+
+/// Objects and sessions that the TPM holds.
+fn handles(bus: &Bus) -> [usize; 3] {
+    ["handles-transient", "handles-loaded-session", "handles-saved-session"].map(|kind| {
+        let listed = bus.tool("tpm2_getcap", &[kind]).unwrap();
+        listed.lines().filter(|line| line.contains("0x")).count()
+    })
+}
+
+#[test]
+fn two_thousand_signatures_of_a_tpm() {
+    if is_caller() {
+        return;
+    }
+    with_bus("drill-load-tpm", |stage, bus| {
+        without_leak_or_stall(stage, "load::two_thousand_signatures_of_a_tpm", 2_000);
+        let [objects, sessions, saved] = handles(bus);
+        println!("in the TPM: {objects} objects, {sessions} sessions, {saved} saved");
+        assert!((1..=3).contains(&objects), "the storage key, and keys in use: {objects}");
+        assert_eq!((sessions, saved), (1, 0), "the one that authorizes");
+    });
 }

@@ -1,10 +1,11 @@
 //! A locked PIN. That a wrong one is tried once is in `token.rs` beside this program, and for a TPM in the end to end tests.
 
-use std::{fs, thread};
+use std::{fs, thread, time::Instant};
 
+use casemate_faults::Bus;
 use casemate_harness::{Lab, LabError, Tokens};
 
-use crate::stage::{SOON, Stage, count, prepared, start};
+use crate::stage::{SOON, Stage, count, prepared, start, state, with_bus};
 
 const LABEL: &str = "casemate-lab";
 
@@ -79,7 +80,9 @@ fn locked(name: &str, tokens: Tokens, lock: impl FnOnce(&Lab)) {
         assert!(lab.casemate(&["hsm", "list"]).is_err(), "it listens");
         assert!(stage.phone().enrol().is_err());
         give_pin(&lab);
+        let unlocked = Instant::now();
         start.join().unwrap().unwrap();
+        println!("{name}: keyd listens {:.2} s after it was unlocked", unlocked.elapsed().as_secs_f64());
     });
     stage.serves_again(&stage.phone(), SOON);
     assert_eq!(count(&lab, "TokenRefused"), 1);
@@ -94,4 +97,67 @@ fn the_pin_of_softhsm_is_locked() {
 #[test]
 fn the_pin_of_kryoptic_is_locked() {
     locked("drill-locked-kryoptic", Tokens::Kryoptic, lock);
+}
+
+/// Something of another process in the same TPM, with an authorization of its own, which is under the protection from guessing that
+/// the PIN is under too.
+const STRANGERS: &str = "0x1500016";
+
+/// Another process guesses wrong, so many times.
+fn guess(bus: &Bus, times: usize) {
+    for _ in 0..times {
+        let read = bus.tool("tpm2_nvread", &[STRANGERS, "-C", STRANGERS, "-P", "wrong", "-s", "8"]);
+        assert!(read.is_err(), "{read:?}");
+    }
+}
+
+/// Restarts keyd on a TPM that takes no PIN, or takes one more wrong one: it says so, tries none, and serves when the officer has
+/// cleared the lockout.
+fn waits_for_the_officer(stage: &Stage<'_>, bus: &Bus, says: &str, before: usize) {
+    let lab = stage.lab;
+    lab.stop_daemon("keyd").unwrap();
+    thread::scope(|scope| {
+        let start = scope.spawn(|| lab.start_daemon("keyd"));
+        let told = lab.wait_for_events("TokenRefused", before + 1).unwrap();
+        println!("the lockout of a TPM: {}", told[before]["MESSAGE"]);
+        assert!(told[before]["MESSAGE"].as_str().unwrap().contains(says), "{told:?}");
+        assert!(lab.casemate(&["hsm", "list"]).is_err(), "it listens");
+        assert!(stage.phone().enrol().is_err());
+        bus.tool("tpm2_dictionarylockout", &["--clear-lockout"]).unwrap();
+        let unlocked = Instant::now();
+        start.join().unwrap().unwrap();
+        println!("{says}: keyd listens {:.2} s after the officer cleared it", unlocked.elapsed().as_secs_f64());
+    });
+    stage.serves_again(&stage.phone(), SOON);
+    assert_eq!(count(lab, "TokenRefused"), before + 1);
+}
+
+/// Wrong guesses of another process count for the whole TPM. They stop no daemon that is logged in; one that has to log in leaves
+/// the last tries alone, and waits for the officer.
+#[test]
+fn another_process_locks_a_tpm() {
+    with_bus("drill-locked-tpm", |stage, bus| {
+        let limits = ["--setup-parameters", "--max-tries=4", "--recovery-time=1000", "--lockout-recovery-time=1000"];
+        bus.tool("tpm2_dictionarylockout", &limits).unwrap();
+        let attributes = ["-C", "o", "-s", "8", "-p", "right", "-a", "authread|authwrite|ownerwrite"];
+        bus.tool("tpm2_nvdefine", &[&[STRANGERS], &attributes[..]].concat()).unwrap();
+        // A few are nothing.
+        guess(bus, 2);
+        stage.lab.stop_daemon("keyd").unwrap();
+        stage.lab.start_daemon("keyd").unwrap();
+        stage.serves_again(&stage.phone(), SOON);
+        assert_eq!(count(stage.lab, "TokenRefused"), 0);
+        // One is left.
+        guess(bus, 1);
+        stage.enrols().unwrap();
+        waits_for_the_officer(stage, bus, "one PIN try left", 0);
+        // None is left.
+        guess(bus, 5);
+        let counted = bus.tool("tpm2_getcap", &["properties-variable"]).unwrap();
+        assert!(counted.contains("inLockout:                 1"), "{counted}");
+        stage.enrols().unwrap();
+        assert_eq!(state(stage.lab), "serving", "who is logged in stays so");
+        waits_for_the_officer(stage, bus, "locked", 1);
+        stage.nothing_was_lost();
+    });
 }
