@@ -49,6 +49,16 @@ pub enum AttestError {
         /// Which attribute is missing.
         detail: &'static str,
     },
+    /// The listed registers of the machine's start are not those of which the TPM spoke.
+    #[error("the PCR values are not proven: {detail}")]
+    Pcrs {
+        /// Where they differ.
+        detail: &'static str,
+    },
+    /// The TPM was started again between the two halves of the statement: what it said of the key and what it said of the machine do
+    /// not belong together.
+    #[error("the TPM was started again between certifying the key and quoting its PCRs; ask for another statement")]
+    StartedBetween,
     /// The FIPS module failed.
     #[error("the FIPS module failed in {operation}")]
     Module {

@@ -8,12 +8,14 @@
 //!
 //! A statement is the TPM's `TPM2_Certify` over a key's public area: its attributes say that the TPM made the key itself
 //! (`sensitiveDataOrigin`) and that it stays (`fixedTPM`, `fixedParent`). The auditor's nonce is in it, so it is not an old one.
+//! Beside it stands a [`Quote`] by the same key with the same nonce: what the machine was started with, for the auditor to compare.
 #![forbid(unsafe_code)]
 
 mod area;
 mod attest;
 mod enrol;
 mod error;
+mod quote;
 mod read;
 mod report;
 mod statement;
@@ -21,5 +23,6 @@ mod statement;
 pub use area::PublicArea;
 pub use enrol::{Answer, AttestationKey, Challenge, Enrolled, Expected, challenge};
 pub use error::AttestError;
+pub use quote::{Pcr, QUOTED_PCRS, Quote};
 pub use report::{Outcome, Report};
 pub use statement::{Proof, Statement};

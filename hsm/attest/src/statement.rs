@@ -1,7 +1,10 @@
 use casemate_hsm_api::{KeyAlgorithm, SignatureScheme};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttestError, AttestationKey, Enrolled, PublicArea, attest::Certify};
+use crate::{
+    AttestError, AttestationKey, Enrolled, Pcr, PublicArea, Quote,
+    attest::{Certify, Quoted},
+};
 
 /// A TPM's word on one of its keys, as `casemate hsm attest` writes it. It proves something only to who has enrolled the
 /// attestation key ([`Enrolled`]) and gave the nonce.
@@ -17,20 +20,25 @@ pub struct Statement {
     /// ECDSA with P-256 and SHA-256 by the attestation key, DER.
     #[serde(with = "hex::serde")]
     pub signature: Vec<u8>,
+    /// What the TPM's machine was started with.
+    pub quote: Quote,
     /// By which key, of which TPM.
     pub by: AttestationKey,
 }
 
 /// What a proven statement tells beside that it is true.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Proof {
     /// Version of the TPM's firmware, as its maker counts (`TPM_PT_FIRMWARE_VERSION_1` and `_2`); nothing if the TPM disguised it.
     pub firmware: Option<u64>,
+    /// What the machine was started with, for the auditor to compare with what he knows.
+    pub pcrs: Vec<Pcr>,
 }
 
 impl Statement {
     /// Proves that the key with this `SubjectPublicKeyInfo` (of the certificate that phones see) was made in the TPM of the
-    /// enrolled attestation key and cannot leave it, and that the TPM said so after it was given `nonce`.
+    /// enrolled attestation key and cannot leave it, and that the TPM said so, and with what its machine was started, after it was
+    /// given `nonce`.
     ///
     /// # Errors
     /// Everything that it is not; the enrolment is looked at first, for without it nothing else means anything.
@@ -48,13 +56,19 @@ impl Statement {
         if attester.key().algorithm != KeyAlgorithm::P256 {
             return Err(AttestError::Unsupported { what: "the attestation key" });
         }
-        if !attester.key().verifies(scheme, &self.certify, &self.signature) {
-            return Err(AttestError::Signature);
+        for (bytes, signature) in [(&self.certify, &self.signature), (&self.quote.quoted, &self.quote.signature)] {
+            if !attester.key().verifies(scheme, bytes, signature) {
+                return Err(AttestError::Signature);
+            }
         }
-        let said = Certify::parse(&self.certify)?;
-        if said.nonce != nonce {
+        let (said, quoted) = (Certify::parse(&self.certify)?, Quoted::parse(&self.quote.quoted)?);
+        if said.head.nonce != nonce || quoted.head.nonce != nonce {
             return Err(AttestError::Nonce);
         }
+        if said.head.starts != quoted.head.starts {
+            return Err(AttestError::StartedBetween);
+        }
+        self.quote.holds(&quoted.selected, quoted.digest)?;
         let area = PublicArea::parse(&self.public)?;
         if said.name != area.name() {
             return Err(AttestError::OtherKey { detail: "the TPM certified another public area" });
@@ -64,7 +78,7 @@ impl Statement {
         }
         match area.not_bound() {
             Some(detail) => Err(AttestError::NotBound { detail }),
-            None => Ok(Proof { firmware: said.firmware(attester.name()) }),
+            None => Ok(Proof { firmware: said.head.firmware(attester.name()), pcrs: self.quote.pcrs.clone() }),
         }
     }
 }

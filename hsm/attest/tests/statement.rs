@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use casemate_hsm_attest::{Answer, AttestError, Enrolled, Expected, Statement, challenge};
+use casemate_hsm_attest::{Answer, AttestError, Enrolled, Expected, QUOTED_PCRS, Statement, challenge};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::Deserialize;
 
@@ -32,7 +32,9 @@ fn vector() -> Vector {
 fn the_statement_is_true_for_its_key_and_nonce() {
     let Vector { nonce, spki, enrolled, statement, .. } = vector();
     let proof = statement.prove(&enrolled, &nonce, &spki).unwrap();
-    assert_eq!(proof.firmware, None, "its attestation key was of the owner hierarchy, so the TPM disguised it");
+    assert_eq!(proof.firmware, Some(0x2019_1023_0016_3636), "libtpms 0.9 tells the date of its specification");
+    assert_eq!(proof.pcrs, statement.quote.pcrs);
+    assert_eq!(proof.pcrs.iter().map(|pcr| pcr.index).collect::<Vec<_>>(), QUOTED_PCRS);
     assert!(matches!(statement.prove(&enrolled, b"", &spki), Err(AttestError::Nonce)));
     assert!(matches!(statement.prove(&enrolled, &nonce, b""), Err(AttestError::OtherKey { .. })));
 }
@@ -40,10 +42,12 @@ fn the_statement_is_true_for_its_key_and_nonce() {
 #[test]
 fn any_flipped_bit_makes_it_nothing() {
     let Vector { nonce, spki, enrolled, statement, .. } = vector();
-    let fields: [fn(&mut Statement) -> &mut Vec<u8>; 5] = [
+    let fields: [fn(&mut Statement) -> &mut Vec<u8>; 7] = [
         |s| &mut s.public,
         |s| &mut s.certify,
         |s| &mut s.signature,
+        |s| &mut s.quote.quoted,
+        |s| &mut s.quote.signature,
         |s| &mut s.by.public,
         |s| &mut s.by.endorsement_certificate,
     ];
@@ -54,6 +58,34 @@ fn any_flipped_bit_makes_it_nothing() {
             assert!(changed.prove(&enrolled, &nonce, &spki).is_err(), "bit {bit}");
         }
     }
+}
+
+/// Whatever is said of a register that the TPM did not say: another value, fewer of them, others, another order.
+#[test]
+fn other_registers_than_the_quoted_ones_are_not_believed() {
+    let Vector { nonce, spki, enrolled, statement, .. } = vector();
+    let refused = |change: &dyn Fn(&mut Statement)| {
+        let mut changed = statement.clone();
+        change(&mut changed);
+        let proven = changed.prove(&enrolled, &nonce, &spki);
+        assert!(matches!(proven, Err(AttestError::Pcrs { .. })), "{proven:?}");
+    };
+    for place in 0..QUOTED_PCRS.len() {
+        for bit in 0..256 {
+            refused(&|changed| changed.quote.pcrs[place].sha256[bit / 8] ^= 1 << (bit % 8));
+        }
+        refused(&|changed| changed.quote.pcrs.truncate(place));
+        refused(&|changed| changed.quote.pcrs[place].index ^= 16);
+    }
+    refused(&|changed| changed.quote.pcrs.reverse());
+    refused(&|changed| changed.quote.pcrs.clear());
+    // The certification in the place of the quote, and the other way: each is only what it is.
+    let mut swapped = statement.clone();
+    (swapped.quote.quoted, swapped.quote.signature) = (swapped.certify.clone(), swapped.signature.clone());
+    assert!(matches!(swapped.prove(&enrolled, &nonce, &spki), Err(AttestError::Malformed { .. })));
+    let mut swapped = statement.clone();
+    (swapped.certify, swapped.signature) = (swapped.quote.quoted.clone(), swapped.quote.signature.clone());
+    assert!(matches!(swapped.prove(&enrolled, &nonce, &spki), Err(AttestError::Malformed { .. })));
 }
 
 /// A statement whose public area is made to allow more is about another key: the TPM signed the area's hash.

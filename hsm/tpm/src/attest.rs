@@ -1,5 +1,5 @@
 use casemate_hsm_api::{HsmError, KeyId, SignatureScheme};
-use casemate_hsm_attest::{AttestationKey, Challenge, Statement};
+use casemate_hsm_attest::{AttestationKey, Challenge, Pcr, QUOTED_PCRS, Quote, Statement};
 use tss_esapi::{
     Context, Error, Result as Answer, WrapperErrorKind,
     abstraction::{AsymmetricAlgorithmSelection, ek},
@@ -7,16 +7,16 @@ use tss_esapi::{
     constants::SessionType,
     handles::{AuthHandle, KeyHandle, SessionHandle},
     interface_types::{
-        algorithm::PublicAlgorithm,
+        algorithm::{HashingAlgorithm, PublicAlgorithm},
         ecc::EccCurve,
         key_bits::RsaKeyBits,
         resource_handles::Hierarchy,
         session_handles::{AuthSession, PolicySession},
     },
     structures::{
-        Data, Digest, EccPoint, EccScheme, EncryptedSecret, HashScheme, IdObject, KeyDerivationFunctionScheme, Nonce,
-        Public, PublicBuilder, PublicEccParametersBuilder, Signature, SignatureScheme as TpmScheme,
-        SymmetricDefinition,
+        Attest, AttestInfo, Data, Digest, EccPoint, EccScheme, EncryptedSecret, HashScheme, IdObject,
+        KeyDerivationFunctionScheme, Nonce, PcrSelectionList, PcrSelectionListBuilder, PcrSlot, Public, PublicBuilder,
+        PublicEccParametersBuilder, Signature, SignatureScheme as TpmScheme, SymmetricDefinition,
     },
     traits::Marshall,
 };
@@ -80,7 +80,14 @@ pub(crate) fn activate(tpm: &mut Connection, challenge: &Challenge) -> Result<Ze
     }
 }
 
-/// Has the TPM say what it knows of a key, with the auditor's nonce of at most 64 bytes: `TPM2_Certify`.
+/// Values that `TPM2_PCR_Read` gives at once (`TPML_DIGEST`, TPM 2.0 part 2, 10.9.6).
+const PCRS_AT_ONCE: usize = 8;
+
+/// How often registers are read and quoted anew when something is measured in between.
+const QUOTES: usize = 3;
+
+/// Has the TPM say what it knows of a key and of its machine's start, with the auditor's nonce of at most 64 bytes: `TPM2_Certify` and
+/// `TPM2_Quote`.
 pub(crate) fn certify(keys: &mut Keys<'_>, id: KeyId, nonce: &[u8]) -> Result<Statement, HsmError> {
     let by = attestation_key(keys.tpm)?;
     let public = keys.area(id)?;
@@ -95,13 +102,71 @@ pub(crate) fn certify(keys: &mut Keys<'_>, id: KeyId, nonce: &[u8]) -> Result<St
             context.certify(key.handle.into(), attester, nonce.clone(), TpmScheme::Null)
         })
     });
+    let quote = said.is_ok().then(|| quote(tpm, attester, &nonce));
     tpm.unload(attester);
     let (said, signature) = said.map_err(|error| tpm.failed("TPM2_Certify", error))?;
     let wrong =
         || HsmError::WrongAnswer { token: tpm.serial().to_owned(), operation: format!("TPM2_Certify of key {id}") };
     let certify = said.marshall().map_err(|error| tpm.failed("TPMS_ATTEST", error))?;
     let signature = der(&signature).ok_or_else(wrong)?;
-    Ok(Statement { public, certify, signature, by })
+    let quote = quote.ok_or_else(wrong)??;
+    Ok(Statement { public, certify, signature, quote, by })
+}
+
+/// What the machine was started with, quoted by the attestation key. Registers that are quoted may change at any moment; then they are
+/// read again.
+fn quote(tpm: &mut Connection, attester: KeyHandle, nonce: &Data) -> Result<Quote, HsmError> {
+    let selection = selection(&QUOTED_PCRS).map_err(|error| tpm.failed("the selection of PCRs", error))?;
+    for _ in 0..QUOTES {
+        let pcrs = read_pcrs(tpm)?;
+        let (said, signature) = tpm
+            .ask(Secret::Neither, |context, _| {
+                context.execute_with_session(Some(AuthSession::Password), |context| {
+                    context.quote(attester, nonce.clone(), TpmScheme::Null, selection.clone())
+                })
+            })
+            .map_err(|error| tpm.failed("TPM2_Quote", error))?;
+        if digest_of(&said) == Some(Quote::digest(&pcrs)) {
+            let quoted = said.marshall().map_err(|error| tpm.failed("TPMS_ATTEST", error))?;
+            let wrong = || HsmError::WrongAnswer { token: tpm.serial().to_owned(), operation: "TPM2_Quote".to_owned() };
+            return Ok(Quote { pcrs, quoted, signature: der(&signature).ok_or_else(wrong)? });
+        }
+    }
+    let detail = format!("the PCRs changed in each of {QUOTES} tries, or are not what it read");
+    Err(HsmError::Device { token: tpm.serial().to_owned(), operation: "TPM2_Quote".to_owned(), detail })
+}
+
+fn digest_of(said: &Attest) -> Option<Vec<u8>> {
+    match said.attested() {
+        AttestInfo::Quote { info } => Some(info.pcr_digest().value().to_vec()),
+        _ => None,
+    }
+}
+
+fn read_pcrs(tpm: &mut Connection) -> Result<Vec<Pcr>, HsmError> {
+    let mut pcrs = Vec::new();
+    for part in QUOTED_PCRS.chunks(PCRS_AT_ONCE) {
+        let (_, _, values) = selection(part)
+            .and_then(|selection| tpm.ask_openly(|context| context.pcr_read(selection.clone())))
+            .map_err(|error| tpm.failed("TPM2_PCR_Read", error))?;
+        let values: Vec<Option<[u8; 32]>> = values.value().iter().map(|value| value.value().try_into().ok()).collect();
+        if values.len() != part.len() {
+            let detail = "it has no SHA-256 bank of PCRs, or not all of them".to_owned();
+            return Err(HsmError::Unproven { token: tpm.serial().to_owned(), detail });
+        }
+        for (index, sha256) in part.iter().zip(values) {
+            let wrong =
+                || HsmError::WrongAnswer { token: tpm.serial().to_owned(), operation: "TPM2_PCR_Read".to_owned() };
+            pcrs.push(Pcr { index: *index, sha256: sha256.ok_or_else(wrong)? });
+        }
+    }
+    Ok(pcrs)
+}
+
+/// Registers of the SHA-256 bank.
+fn selection(indices: &[u8]) -> Answer<PcrSelectionList> {
+    let slots = indices.iter().map(|index| PcrSlot::try_from(1_u32 << index)).collect::<Result<Vec<_>, _>>()?;
+    PcrSelectionListBuilder::new().with_selection(HashingAlgorithm::Sha256, &slots).build()
 }
 
 fn der(signature: &Signature) -> Option<Vec<u8>> {

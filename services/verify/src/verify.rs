@@ -80,5 +80,12 @@ pub(crate) fn statement(given: &Statement, out: Out<'_>) -> Result<(), VerifyErr
     ];
     writeln!(out, "Proven by the TPM:")?;
     lines.iter().try_for_each(|(name, value)| writeln!(out, "  {name:<14}{value}"))?;
-    Ok(())
+    writeln!(
+        out,
+        "What its machine was started with, quoted by the TPM (SHA-256); compare it with what you know to be good:"
+    )?;
+    let pcrs = proof.pcrs.iter();
+    Ok(pcrs
+        .map(|pcr| (pcr.index, hex::encode(pcr.sha256)))
+        .try_for_each(|(index, value)| writeln!(out, "  {:<14}{value}", format!("PCR {index}")))?)
 }

@@ -96,8 +96,10 @@ fn a_true_statement_is_proven_in_plain_words() {
         "leaves it     never,",
         "certified by  CN=swtpm-localca",
         "TPM           manufacturer id:",
-        "firmware      not told",
+        "firmware      8217.4131 (0x2019102300163636)",
         "said          after it was given your nonce",
+        "PCR 0         0000000000000000000000000000000000000000000000000000000000000000",
+        "PCR 11        0000000000000000000000000000000000000000000000000000000000000000",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
@@ -107,6 +109,15 @@ fn a_true_statement_is_proven_in_plain_words() {
 fn what_is_not_true_is_shown_as_nothing_with_its_reason() {
     let desk = Desk::new();
     assert!(desk.refused(&"00".repeat(32)).contains("nonce"));
+    let mut other = desk.vector["statement"].clone();
+    other["quote"]["pcrs"][7]["sha256"] = "5a".repeat(32).into();
+    desk.report(&json!({ "statement": other }));
+    assert!(desk.refused(desk.nonce()).contains("the TPM quoted other values than are listed"));
+    let mut without = desk.vector["statement"].clone();
+    without.as_object_mut().unwrap().remove("quote");
+    desk.report(&json!({ "statement": without }));
+    assert!(desk.refused(desk.nonce()).contains("missing field `quote`"));
+    desk.report(&json!({ "statement": desk.vector["statement"] }));
     let mut stranger = desk.vector["enrolled"].clone();
     stranger["name"] = format!("000b{}", "00".repeat(32)).into();
     desk.write("enrolled.json", &stranger);

@@ -147,7 +147,8 @@ fn a_true_statement_is_proven_and_everything_else_is_nothing() {
 
     // A flipped bit, anywhere.
     let report = auditor.read("tomcat.json");
-    for field in ["public", "certify", "signature", "by/public", "by/endorsement-certificate"] {
+    let fields = ["public", "certify", "signature", "by/public", "by/endorsement-certificate"];
+    for field in fields.into_iter().chain(["quote/quoted", "quote/signature", "quote/pcrs/4/sha256"]) {
         let at = format!("/result/statement/{field}");
         let mut bytes = hex::decode(report.pointer(&at).unwrap().as_str().unwrap()).unwrap();
         let middle = bytes.len() / 2;
@@ -157,6 +158,27 @@ fn a_true_statement_is_proven_and_everything_else_is_nothing() {
         auditor.write("flipped.json", &flipped);
         judge("flipped.json", &tomcat, &nonce);
     }
+
+    // The PCR values are those that another program reads, and no others are believed: of another machine, or of an old statement.
+    let told_pcr = |index: u8| {
+        let line = told.lines().find(|line| line.starts_with(&format!("  PCR {index} "))).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    assert_eq!(
+        (told_pcr(0), told_pcr(11)),
+        ("00".repeat(32), "00".repeat(32)),
+        "swtpm without firmware measures nothing"
+    );
+    let mut invented = report.clone();
+    *invented.pointer_mut("/result/statement/quote/pcrs/8/sha256").unwrap() = "ab".repeat(32).into();
+    auditor.write("invented.json", &invented);
+    assert!(judge("invented.json", &tomcat, &nonce).contains("quoted other values"));
+    let (other, mut replayed) = (auditor.nonce(), report.clone());
+    attest(&lab, &auditor, "tomcat", &other, "other.json");
+    let of_other = auditor.read("other.json");
+    replayed["result"]["statement"]["quote"] = of_other["result"]["statement"]["quote"].clone();
+    auditor.write("replayed.json", &replayed);
+    assert!(judge("replayed.json", &tomcat, &nonce).contains("nonce"));
 
     // Another key's certificate, another nonce.
     let capf = certificate(&lab, "CAPF").display().to_string();
@@ -215,7 +237,7 @@ fn a_true_statement_is_proven_and_everything_else_is_nothing() {
     }
 
     // All of it is in the audit trail.
-    let attested = lab.wait_for_events("KeyAttested", 3).unwrap();
+    let attested = lab.wait_for_events("KeyAttested", 4).unwrap();
     let of = |role: &str| attested.iter().find(|event| event["CASEMATE_ROLE"] == role).unwrap();
     assert_eq!(
         (&of("tomcat")["CASEMATE_NONCE"], &of("tomcat")["CASEMATE_OUTCOME"]),

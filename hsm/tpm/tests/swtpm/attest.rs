@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, SignatureScheme};
-use casemate_hsm_attest::{AttestError, Enrolled, Statement, challenge};
+use casemate_hsm_attest::{AttestError, Enrolled, QUOTED_PCRS, Statement, challenge};
 use casemate_hsm_tpm::TpmStore;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -43,8 +43,14 @@ fn a_true_statement_is_proven_and_a_changed_one_is_not() {
     assert!(matches!(as_other, Err(AttestError::OtherKey { .. })), "{as_other:?}");
     let old = statement.prove(&enrolled, b"another nonce", &spki);
     assert!(matches!(old, Err(AttestError::Nonce)), "{old:?}");
-    let fields: [fn(&mut Statement) -> &mut Vec<u8>; 4] =
-        [|s| &mut s.public, |s| &mut s.certify, |s| &mut s.signature, |s| &mut s.by.public];
+    let fields: [fn(&mut Statement) -> &mut Vec<u8>; 6] = [
+        |s| &mut s.public,
+        |s| &mut s.certify,
+        |s| &mut s.signature,
+        |s| &mut s.quote.quoted,
+        |s| &mut s.quote.signature,
+        |s| &mut s.by.public,
+    ];
     for field in fields {
         for bit in 0..field(&mut statement.clone()).len() * 8 {
             let mut changed = statement.clone();
@@ -125,4 +131,56 @@ fn an_expired_certificate_and_a_tpm_without_one_enrol_nothing() {
     assert!(matches!(none, Err(HsmError::Unproven { .. })), "{none:?}");
     store.generate(ID, "k", SPEC).unwrap();
     store.sign(ID, SignatureScheme::RsaPkcs1Sha256, b"m").unwrap();
+}
+
+/// The quoted registers are the ones that another program reads; what is measured later is another statement, and no half of one
+/// goes with a half of the other.
+#[test]
+fn the_start_of_the_machine_is_quoted_as_another_program_reads_it() {
+    let (lab, maker) = Lab::certified();
+    let store = TpmStore::open(lab.settings()).unwrap();
+    let spki = store.generate(ID, "CAPF", SPEC).unwrap().spki_der;
+    let enrolled = enrol(&store, &maker);
+    let before = store.attest(ID, NONCE).unwrap();
+    drop(store);
+    // Of the package tpm2-tools: what firmware does when it measures something.
+    for index in [4, 11] {
+        lab.tool("tpm2_pcrextend", &[&format!("{index}:sha256={}", "5a".repeat(32))]);
+    }
+    let read = lab.tool("tpm2_pcrread", &["sha256:0,1,2,3,4,5,6,7,11"]).to_lowercase();
+    let store = TpmStore::open(lab.settings()).unwrap();
+    let after = store.attest(ID, NONCE).unwrap();
+    let pcrs = after.prove(&enrolled, NONCE, &spki).unwrap().pcrs;
+    assert_eq!(pcrs.iter().map(|pcr| pcr.index).collect::<Vec<_>>(), QUOTED_PCRS);
+    for pcr in &pcrs {
+        let value = format!("{:<2}: 0x{}", pcr.index, hex::encode(pcr.sha256));
+        assert!(read.contains(&value), "{value}: {read}");
+    }
+    let changed: Vec<_> = pcrs.iter().zip(&before.quote.pcrs).filter(|(now, then)| now != then).collect();
+    assert_eq!(changed.len(), 2);
+    let mut mixed = after.clone();
+    mixed.quote.pcrs.clone_from(&before.quote.pcrs);
+    let proven = mixed.prove(&enrolled, NONCE, &spki);
+    assert!(matches!(proven, Err(AttestError::Pcrs { .. })), "{proven:?}");
+    // With another nonce's quote it is no answer to this one.
+    mixed.quote = store.attest(ID, b"another nonce").unwrap().quote;
+    let proven = mixed.prove(&enrolled, NONCE, &spki);
+    assert!(matches!(proven, Err(AttestError::Nonce)), "{proven:?}");
+}
+
+/// What was said of the key before the machine was started again, and what was said of the machine afterwards.
+#[test]
+fn halves_of_two_starts_are_no_statement() {
+    let (mut lab, maker) = Lab::certified();
+    let store = TpmStore::open(lab.settings()).unwrap();
+    let spki = store.generate(ID, "CAPF", SPEC).unwrap().spki_der;
+    let enrolled = enrol(&store, &maker);
+    let before = store.attest(ID, NONCE).unwrap();
+    lab.tpm.restart();
+    store.reconnect().unwrap();
+    let mut mixed = store.attest(ID, NONCE).unwrap();
+    mixed.prove(&enrolled, NONCE, &spki).unwrap();
+    mixed.quote = before.quote;
+    let proven = mixed.prove(&enrolled, NONCE, &spki);
+    assert!(matches!(proven, Err(AttestError::StartedBetween)), "{proven:?}");
 }

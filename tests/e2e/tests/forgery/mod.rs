@@ -44,13 +44,28 @@ impl Forger {
             &sized(&name),
         ]
         .concat();
-        let signature = self.0.sign(&SystemRandom::new(), &certify).unwrap();
+        let pcrs = [0, 1, 2, 3, 4, 5, 6, 7, 11].map(|index| json!({ "index": index, "sha256": "00".repeat(32) }));
+        let quoted = [
+            0xff54_4347_u32.to_be_bytes().as_slice(),
+            &0x8018_u16.to_be_bytes(),
+            &sized(&name),
+            &sized(nonce),
+            &[0; 17 + 8],
+            &[0, 0, 0, 1, 0, 0x0b, 3, 0xff, 0x08, 0],
+            &sized(digest(&SHA256, &[0; 9 * 32]).as_ref()),
+        ]
+        .concat();
         json!({
             "public": hex::encode(public),
+            "signature": self.signature(&certify),
             "certify": hex::encode(certify),
-            "signature": hex::encode(signature),
+            "quote": { "pcrs": pcrs, "signature": self.signature(&quoted), "quoted": hex::encode(quoted) },
             "by": by,
         })
+    }
+
+    fn signature(&self, bytes: &[u8]) -> String {
+        hex::encode(self.0.sign(&SystemRandom::new(), bytes).unwrap())
     }
 }
 
