@@ -137,7 +137,7 @@ impl Trial<'_> {
             Err(HsmError::Unmeasurable { detail, .. }) => {
                 let raw = store.raw_rate(id, scheme_of(algorithm), self.rate)?;
                 let micros = u64::try_from(raw.elapsed.as_micros()).unwrap_or(u64::MAX);
-                (SignatureRate { signatures: raw.signatures, micros }, Some(detail))
+                (SignatureRate { signatures: raw.each.len() as u64, micros }, Some(detail))
             }
             Err(error) => return Err(error.into()),
         };
