@@ -30,6 +30,9 @@ pub struct TokenInfo {
     pub firmware: String,
     /// The module's own description and version.
     pub library: String,
+    /// What the token can do, by the names of its own standard: `CKM_...` of PKCS#11, `TPM_ALG_...` of a TPM as far as they concern
+    /// signatures.
+    pub mechanisms: Vec<String>,
     /// Algorithms of which the token can make and use keys.
     pub algorithms: Vec<KeyAlgorithm>,
     /// Whether the login holds.

@@ -230,6 +230,7 @@ impl KeyStore for FakeStore {
                     model: "in memory".to_owned(),
                     firmware: "0.0".to_owned(),
                     library: "casemate-hsm-fake".to_owned(),
+                    mechanisms: vec!["CKM_RSA_PKCS".to_owned(), "CKM_ECDSA".to_owned()],
                     algorithms: KeyAlgorithm::ALL.to_vec(),
                     login: LoginState::User,
                     sessions,

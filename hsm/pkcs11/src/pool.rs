@@ -167,11 +167,14 @@ impl Pool {
             return Err(self.shared.busy(state.jobs.len()));
         }
         state.jobs.push_back(job);
-        if state.room.is_some() {
-            // Not every thread can take it.
-            self.shared.work.notify_all();
+        // Not every thread can take it where the token has not room for all.
+        let any = state.room.is_none();
+        // Whoever is woken needs the lock, and would wait for it.
+        drop(state);
+        if any {
+            self.shared.work.notify_one()
         } else {
-            self.shared.work.notify_one();
+            self.shared.work.notify_all()
         }
         Ok(())
     }
@@ -277,6 +280,8 @@ impl<T> Cell<T> {
             return Ended::GivenUp;
         }
         *phase = Phase::Done(result);
+        // The caller is woken by this and needs the lock.
+        drop(phase);
         self.changed.notify_one();
         Ended::Served
     }

@@ -67,12 +67,20 @@ pub(crate) fn describe(context: &Pkcs11, target: &Target) -> Result<TokenInfo, H
         manufacturer: described.manufacturer_id().trim().to_owned(),
         model: described.model().trim().to_owned(),
         firmware: described.firmware_version().to_string(),
+        mechanisms: mechanisms(context, target.slot).map_err(|error| classify(&target.serial, &error))?,
         library: format!("{} {}", library.library_description().trim(), library.library_version()),
         algorithms: algorithms(context, target.slot).map_err(|error| classify(&target.serial, &error))?,
         login: LoginState::Public,
         sessions: 0,
         refused_sessions: 0,
     })
+}
+
+/// The token's mechanisms, by their names.
+fn mechanisms(context: &Pkcs11, slot: Slot) -> cryptoki::error::Result<Vec<String>> {
+    let mut names: Vec<_> = context.get_mechanism_list(slot)?.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The algorithms that the token can make a key pair of and sign with, by its mechanism list and the sizes it states.

@@ -52,6 +52,25 @@ pub(crate) fn hashes(connection: &mut Connection) -> Result<Vec<Hash>, HsmError>
     Ok(offered)
 }
 
+/// What of signatures and hashes the TPM knows, by the names of TPM 2.0 part 2, 6.3.
+fn mechanisms(connection: &mut Connection) -> Result<Vec<String>, HsmError> {
+    let known = [
+        ("TPM_ALG_ECDSA", 0x0018),
+        ("TPM_ALG_RSAPSS", 0x0016),
+        ("TPM_ALG_RSASSA", 0x0014),
+        ("TPM_ALG_SHA256", 0x000b),
+        ("TPM_ALG_SHA384", 0x000c),
+        ("TPM_ALG_SHA512", 0x000d),
+    ];
+    let mut offered = Vec::new();
+    for (name, number) in known {
+        if has(connection, CapabilityType::Algorithms, number)? {
+            offered.push(name.to_owned());
+        }
+    }
+    Ok(offered)
+}
+
 /// The algorithms of which the TPM makes keys: RSA sizes by `TPM2_TestParms`, curves by their list, each with the hash that
 /// its first scheme needs.
 pub(crate) fn algorithms(connection: &mut Connection) -> Result<Vec<KeyAlgorithm>, HsmError> {
@@ -89,6 +108,7 @@ pub(crate) fn describe(connection: &mut Connection, label: &str) -> Result<Token
             model: text(&model),
             firmware: format!("{}.{}", firmware >> 16, firmware & 0xffff),
             library: "tpm2-tss, ESAPI".to_owned(),
+            mechanisms: Vec::new(),
             algorithms: Vec::new(),
             login: LoginState::Public,
             sessions: 1,
@@ -97,7 +117,8 @@ pub(crate) fn describe(connection: &mut Connection, label: &str) -> Result<Token
     })();
     let told = told.map_err(|error| connection.failed("TPM2_GetCapability", error))?;
     let login = if connection.key_auth.is_some() { LoginState::User } else { LoginState::Public };
-    Ok(TokenInfo { serial: connection.serial().to_owned(), algorithms: connection.algorithms.clone(), login, ..told })
+    let (serial, mechanisms) = (connection.serial().to_owned(), mechanisms(connection)?);
+    Ok(TokenInfo { serial, mechanisms, algorithms: connection.algorithms.clone(), login, ..told })
 }
 
 /// Whether the capability's list has this number. Each is asked for by itself, for the library refuses a whole list with one

@@ -1,7 +1,7 @@
 use std::{io, time::Duration};
 
 use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, LoginState, SignatureRate, TokenInfo};
-use casemate_keyring::{BrokerState, FRAMING, KeyRecord, Request, Response, Status, TokenStatus};
+use casemate_keyring::{BrokerState, FRAMING, KeyRecord, Request, Response, Status, TokenStatus, UnrecordedKey};
 use serde::Serialize;
 
 use crate::{ConsoleError, Out, json, node::Node, table::Table, text::plain};
@@ -47,6 +47,8 @@ struct TokenView<'a> {
     /// Key pairs on it, and how many of them are on record; nothing while the token is absent.
     pairs: Option<usize>,
     pairs_on_record: Option<usize>,
+    /// Those that are not, or the first of many.
+    unrecorded: &'a [UnrecordedKey],
     rates: Vec<RateView>,
     roles: &'a [KeyRole],
 }
@@ -73,6 +75,7 @@ impl<'a> TokenView<'a> {
             info: token.info.as_ref(),
             pairs: token.pairs.map(|(all, _)| all),
             pairs_on_record: token.pairs.map(|(_, recorded)| recorded),
+            unrecorded: &token.unrecorded,
             rates: token.rates.iter().map(rate).collect(),
             roles: &token.roles,
         }
@@ -179,7 +182,8 @@ fn render_token(token: &TokenStatus) -> String {
                 ("made by", format!("{}, {}", info.manufacturer, info.model)),
                 ("firmware", info.firmware.clone()),
                 ("library", info.library.clone()),
-                ("mechanisms", list(info.algorithms.iter().map(ToString::to_string).collect())),
+                ("mechanisms", if info.mechanisms.is_empty() { "none".to_owned() } else { info.mechanisms.join(" ") }),
+                ("algorithms", list(info.algorithms.iter().map(ToString::to_string).collect())),
                 ("sessions", sessions(info) + login),
             ]);
             format!("{} (serial {}), named {}", info.label, info.serial, token.name)
@@ -188,6 +192,13 @@ fn render_token(token: &TokenStatus) -> String {
     };
     if let Some((all, recorded)) = token.pairs {
         lines.push(("keys", format!("{all} pairs, {recorded} of them on record")));
+        for UnrecordedKey { label, key_id, algorithm } in &token.unrecorded {
+            lines.push(("not ours", format!("{algorithm} {label:?}, {key_id}")));
+        }
+        match all.saturating_sub(recorded + token.unrecorded.len()) {
+            0 => {}
+            more => lines.push(("not ours", format!("{more} more"))),
+        }
     }
     let rates: Vec<_> = token.rates.iter().map(|(algorithm, rate)| format!("{algorithm} {rate}")).collect();
     lines.push(("rate", if rates.is_empty() { "not measured by this process".to_owned() } else { list(rates) }));
@@ -237,6 +248,7 @@ pub(crate) mod tests {
             model: "SoftHSM v2".into(),
             firmware: "2.6".into(),
             library: "Implementation of PKCS11 2.6".into(),
+            mechanisms: vec!["CKM_ECDSA".into(), "CKM_RSA_PKCS".into()],
             algorithms: vec![KeyAlgorithm::Rsa2048, KeyAlgorithm::P384],
             login: LoginState::User,
             sessions: 9,
@@ -249,7 +261,12 @@ pub(crate) mod tests {
             name: "pkcs11:token=casemate".into(),
             state: BrokerState::Serving,
             info: Some(token()),
-            pairs: Some((3, 2)),
+            pairs: Some((4, 2)),
+            unrecorded: vec![UnrecordedKey {
+                label: "web\u{7}".into(),
+                key_id: "0a".into(),
+                algorithm: KeyAlgorithm::P256,
+            }],
             rates: vec![(KeyAlgorithm::Rsa2048, SignatureRate { signatures: 499, micros: 300_200 })],
             roles: vec![KeyRole::ItlRecovery, KeyRole::Tvs],
         }
@@ -261,6 +278,7 @@ pub(crate) mod tests {
             state: BrokerState::Waiting("no slot".into()),
             info: None,
             pairs: None,
+            unrecorded: Vec::new(),
             rates: Vec::new(),
             roles: vec![KeyRole::Capf],
         }
@@ -292,7 +310,9 @@ pub(crate) mod tests {
         assert_eq!(shown["keys"][0]["role"], "CAPF");
         assert_eq!(shown["keys"][0]["on-token"], true);
         assert_eq!(shown["tokens"][0]["info"]["label"], "casemate");
-        assert_eq!((&shown["tokens"][0]["pairs"], &shown["tokens"][0]["pairs-on-record"]), (&3.into(), &2.into()));
+        assert_eq!((&shown["tokens"][0]["pairs"], &shown["tokens"][0]["pairs-on-record"]), (&4.into(), &2.into()));
+        assert_eq!(shown["tokens"][0]["unrecorded"][0]["algorithm"], "p-256");
+        assert_eq!(shown["tokens"][0]["info"]["mechanisms"][1], "CKM_RSA_PKCS");
         assert_eq!(shown["tokens"][0]["rates"][0]["algorithm"], "rsa-2048");
         assert_eq!(shown["tokens"][0]["rates"][0]["signatures-per-second"], 1662);
         assert_eq!(shown["tokens"][1]["name"], "tpm");
@@ -319,9 +339,12 @@ pub(crate) mod tests {
              made by     SoftHSM project, SoftHSM v2\n\
              firmware    2.6\n\
              library     Implementation of PKCS11 2.6\n\
-             mechanisms  RSA-2048, P-384\n\
+             mechanisms  CKM_ECDSA CKM_RSA_PKCS\n\
+             algorithms  RSA-2048, P-384\n\
              sessions    9, logged in\n\
-             keys        3 pairs, 2 of them on record\n\
+             keys        4 pairs, 2 of them on record\n\
+             not ours    P-256 \"web\\u{7}\", 0a\n\
+             not ours    1 more\n\
              rate        RSA-2048 1662.2 signatures/s\n\
              roles       ITLRecovery, TVS\n\
              \n\

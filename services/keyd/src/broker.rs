@@ -9,7 +9,7 @@ use std::{
 
 use casemate_audit::{Auditor, Event, Record};
 use casemate_hsm_api::{KeyRole, StoredKey};
-use casemate_keyring::{KeyRecord, Refusal, Request, Response, Status, TokenStatus};
+use casemate_keyring::{KeyRecord, Refusal, Request, Response, Status, TokenStatus, UNRECORDED_LIMIT, UnrecordedKey};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, peer::Peer};
 
@@ -214,10 +214,12 @@ impl Broker {
         let retired: Vec<_> = view.retired().iter().filter_map(|key| key.public()).collect();
         let records: Vec<_> = keys.iter().chain(&next).map(|(record, _)| record).chain(&retired).collect();
         let counted = |(_, (token, keys)): (usize, (TokenStatus, Option<Vec<StoredKey>>))| {
-            let known = |keys: &[StoredKey]| {
-                keys.iter().filter(|key| records.iter().any(|record| is_recorded(key, record))).count()
-            };
-            TokenStatus { pairs: keys.map(|keys| (keys.len(), known(&keys))), ..token }
+            let Some(keys) = keys else { return token };
+            let is_known = |key: &StoredKey| records.iter().any(|record| is_recorded(key, record));
+            let (known, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| is_known(key));
+            let pairs = Some((keys.len(), known.len()));
+            let unrecorded = others.into_iter().take(UNRECORDED_LIMIT).map(unrecorded).collect();
+            TokenStatus { pairs, unrecorded, ..token }
         };
         let tokens: Vec<_> = found.into_iter().map(counted).collect();
         let state = worst(tokens.iter().map(|token| (&*token.name, &token.state)));
@@ -228,6 +230,12 @@ impl Broker {
 /// `event` as a line of the record.
 pub(crate) fn line(event: &Event) -> Vec<u8> {
     Record::new(SERVICE, event).json_line()
+}
+
+/// A key that is not on record. Its label is somebody else's, and may be of any length.
+fn unrecorded(key: &StoredKey) -> UnrecordedKey {
+    let label = key.label.chars().take(64).collect();
+    UnrecordedKey { label, key_id: key.id.to_string(), algorithm: key.public.algorithm }
 }
 
 /// A caller whom nobody knows.

@@ -6,9 +6,9 @@ mod rig;
 
 use std::{sync::Arc, thread, time::Duration};
 
-use casemate_hsm_api::{HsmError, KeyRole, KeyStore};
+use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeyRole, KeySpec, KeyStore};
 use casemate_hsm_fake::{FakeSettings, FakeStore, FakeToken, Latency};
-use casemate_keyring::{BrokerState, KeyRecord, Purpose, Refusal};
+use casemate_keyring::{BrokerState, KeyRecord, Purpose, Refusal, UNRECORDED_LIMIT, UnrecordedKey};
 use rig::{CERTMGR, Caller, LOADS, Node, PLACE, ROOT, USERS, identity_profile};
 
 use casemate_hsm_api::KeyRole::{CallManagerEcdsa, ItlRecovery, Tomcat, TomcatEcdsa};
@@ -60,11 +60,33 @@ fn each_role_is_made_in_its_token_and_all_are_told() {
     assert_eq!(status.state, BrokerState::Serving);
     assert!(status.keys.len() == 7 && status.keys.iter().all(|(_, there)| *there == Some(true)));
     assert_eq!((status.tokens[0].pairs, status.tokens[1].pairs), (Some((5, 5)), Some((2, 2))));
+    assert!(status.tokens.iter().all(|token| token.unrecorded.is_empty()));
     let told: Vec<_> = status.tokens.iter().map(|token| (&*token.name, token.roles.len(), token.rates.len())).collect();
     assert_eq!(told, [(PLACE, 5, 2), (SECOND, 2, 2)], "RSA-2048 and P-384 were measured on both");
     let (before, again) = (second.signatures(), on_two(&node, &second));
     assert_eq!(second.signatures() - before, 2, "each token is tested with its own keys");
     assert_eq!(again.status(ROOT).unwrap().tokens[1].info.as_ref().unwrap().serial, "FAKE2");
+}
+
+#[test]
+fn keys_of_others_on_a_token_are_told_one_by_one_up_to_a_limit() {
+    let node = Node::new();
+    let broker = node.broker();
+    broker.generate(CERTMGR, CallManagerEcdsa).unwrap();
+    let other = FakeStore::open(&node.token, FakeSettings::default()).unwrap();
+    let spec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
+    other.generate(KeyId([0xab; 16]), &"w".repeat(100), spec).unwrap();
+    let told = |broker: &Caller| {
+        let token = broker.status(ROOT).unwrap().tokens.remove(0);
+        (token.pairs, token.unrecorded)
+    };
+    let web = UnrecordedKey { label: "w".repeat(64), key_id: "ab".repeat(16), algorithm: KeyAlgorithm::P256 };
+    assert_eq!(told(&broker), (Some((2, 1)), vec![web]));
+    for number in 0..UNRECORDED_LIMIT {
+        other.generate(KeyId([u8::try_from(number).unwrap(); 16]), "w", spec).unwrap();
+    }
+    let (pairs, unrecorded) = told(&broker);
+    assert_eq!((pairs, unrecorded.len()), (Some((UNRECORDED_LIMIT + 2, 1)), UNRECORDED_LIMIT));
 }
 
 #[test]

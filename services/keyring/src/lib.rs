@@ -15,7 +15,7 @@ pub use certificates::Certificates;
 pub use client::{Client, ClientSettings, KeyringError};
 pub use protocol::{
     BrokerState, Evidence, FRAMING, KeyRecord, MESSAGE_LIMIT, NONCE_LIMIT, NewPin, Purpose, Refusal, Request, Response,
-    SignRequest, Status, TokenStatus,
+    SignRequest, Status, TokenStatus, UNRECORDED_LIMIT, UnrecordedKey,
 };
 pub use signer::RoleSigner;
 pub use tls::TlsKey;

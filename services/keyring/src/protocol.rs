@@ -14,7 +14,7 @@ pub const MESSAGE_LIMIT: usize = 1 << 20;
 pub const NONCE_LIMIT: usize = 64;
 
 /// Frames of the broker's socket: [`Request`] one way, [`Response`] the other, encoded by postcard. In version 1 a [`Status`] had
-/// one token, in version 2 a role had one key.
+/// one token; in version 2 a role had one key, and it told neither mechanisms nor the keys that are not on record.
 pub const FRAMING: Framing = Framing { version: 3, limit: MESSAGE_LIMIT + 4096 };
 
 /// What a caller asks of the broker.
@@ -266,6 +266,21 @@ pub struct KeyRecord {
     pub spki_der: Vec<u8>,
 }
 
+/// So many keys that are not on record are told of a token.
+pub const UNRECORDED_LIMIT: usize = 64;
+
+/// A key pair on a token that is not on record: it belongs to another program, or a person has to look.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct UnrecordedKey {
+    /// `CKA_LABEL`, the beginning of a long one.
+    pub label: String,
+    /// `CKA_ID` in hexadecimal.
+    pub key_id: String,
+    /// Kind and size.
+    pub algorithm: KeyAlgorithm,
+}
+
 /// A token, and what lives in it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -278,6 +293,8 @@ pub struct TokenStatus {
     pub info: Option<TokenInfo>,
     /// Key pairs on it, and how many of them are on record; nothing while it is absent.
     pub pairs: Option<(usize, usize)>,
+    /// Those that are not, [`UNRECORDED_LIMIT`] of them at most.
+    pub unrecorded: Vec<UnrecordedKey>,
     /// How fast it was found to sign, for each algorithm that was measured.
     pub rates: Vec<(KeyAlgorithm, SignatureRate)>,
     /// The roles whose keys live in it.

@@ -185,6 +185,12 @@ fn keys_identities_and_phones_are_told_as_json_and_as_text() {
         assert_eq!(list.len(), IDENTITIES.len());
         list.iter().map(at).find(|entry| entry["role"] == role).unwrap_or_else(|| panic!("{role}: {list:?}")).clone()
     };
+    // Token, firmware, mechanisms, sessions, login, rate, and every key on it.
+    let (token, info) = (&hsm["tokens"][0], &hsm["tokens"][0]["info"]);
+    assert!(info["mechanisms"].as_array().unwrap().contains(&json!("CKM_RSA_PKCS_PSS")), "{token}");
+    assert_eq!((&info["firmware"], &info["login"]), (&json!("2.6"), &json!("user")));
+    assert!(info["sessions"].as_u64() > Some(0) && !token["rates"].as_array().unwrap().is_empty(), "{token}");
+    assert_eq!([&token["pairs"], &token["pairs-on-record"], &token["unrecorded"]], [&json!(7), &json!(7), &json!([])]);
     let (provision_text, hsm_text) = (said(&lab, &["provision"]), said(&lab, &["hsm", "list"]));
     let identity_text = said(&lab, &["identity", "list"]);
     for (role, algorithm) in IDENTITIES {

@@ -1,4 +1,4 @@
-//! The process in which the module is loaded: it says on its standard output, a line each, what it is doing (`hsm/check`, `voice`).
+//! The process in which the module is loaded: it says on its standard output, a line each, what it is doing (`voice` in services/hsm-check).
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -209,6 +209,54 @@ fn last_line(errors: ChildStderr) -> String {
         let text = plain(String::from_utf8_lossy(&bytes).trim_end());
         if !text.is_empty() {
             last = text;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn heard(script: &str, step_ms: u64, all_ms: u64) -> (Heard, Vec<String>) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let limits = Limits { step: Duration::from_millis(step_ms), all: Duration::from_millis(all_ms) };
+        let shown = RefCell::new(Vec::new());
+        let heard = run(command, b"in\n", limits, |step| shown.borrow_mut().push(step.to_owned())).unwrap();
+        (heard, shown.into_inner())
+    }
+
+    #[test]
+    fn what_a_child_says_is_taken_line_by_line_and_noise_is_not() {
+        let script = "read x; echo \"step $x\"; echo noise; echo 'left many'; echo 'step a\u{1b}b'; echo keys; echo 'left 2'; \
+                      echo last >&2; echo report; echo 'step of the report'; exit 3";
+        let (heard, shown) = heard(script, 20_000, 20_000);
+        assert_eq!(shown, ["in", "a\\u{1b}b"]);
+        assert_eq!((heard.keys, heard.left, heard.error), (true, Some(2), None));
+        assert_eq!(heard.report.as_deref(), Some(&b"step of the report\n"[..]));
+        assert_eq!((heard.end.code(), heard.printed.as_str()), (Some(3), "last"));
+    }
+
+    #[test]
+    fn a_child_whose_own_child_holds_the_pipe_has_ended_when_it_has() {
+        let begin = Instant::now();
+        let (heard, shown) = heard("sleep 30 & echo 'step a'; kill -SEGV $$", 20_000, 20_000);
+        assert_eq!(shown, ["a"]);
+        assert_eq!((heard.end.code(), heard.report), (None, None));
+        assert!(heard.end.explain().contains("crashed its process with SIGSEGV"), "{}", heard.end.explain());
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_child_that_is_silent_or_takes_too_long_is_killed() {
+        let chatty = "while true; do echo 'step a'; sleep 0.05; done";
+        for (script, step, all) in [("echo 'step a'; sleep 60", 300, 60_000), (chatty, 60_000, 600)] {
+            let begin = Instant::now();
+            let (heard, _) = heard(script, step, all);
+            assert!(matches!(heard.end, End::Hung(_)) && heard.step == "a");
+            assert!(begin.elapsed() < Duration::from_secs(10), "{script}");
         }
     }
 }

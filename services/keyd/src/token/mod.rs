@@ -209,7 +209,7 @@ impl Token {
         let measured = |algorithm| Some((algorithm, rates.1.get(&algorithm)?.as_ref().ok().copied()?));
         let rates = KeyAlgorithm::ALL.into_iter().filter_map(measured).collect();
         let (name, state, roles) = (self.place.clone(), self.state(), self.roles.iter().copied().collect());
-        (TokenStatus { name, state, info, pairs: None, rates, roles }, keys)
+        (TokenStatus { name, state, info, pairs: None, unrecorded: Vec::new(), rates, roles }, keys)
     }
 
     /// Turns an error of the token into what the caller is told, and takes note of it.

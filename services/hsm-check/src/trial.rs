@@ -79,7 +79,6 @@ fn open(options: &Options, pin: &PinFile, voice: &Voice) -> Result<(View, Opened
 impl Trial<'_> {
     fn everything(&mut self, wanted: &[Wanted]) -> Result<Report, CheckError> {
         let token = self.opened.store()?.token()?;
-        let mechanisms = self.view.mechanisms()?;
         let needed = |algorithm: &KeyAlgorithm| {
             *algorithm == KeyAlgorithm::P256 || wanted.iter().any(|wanted| wanted.spec.algorithm == *algorithm)
         };
@@ -97,7 +96,7 @@ impl Trial<'_> {
         let roles = wanted.iter().map(|wanted| roles::judge(wanted, &algorithms, &cases, why_not)).collect();
         let (quirks, settings) = (std::mem::take(&mut self.quirks), std::mem::take(&mut self.settings));
         let (module, verdict, left) = (String::new(), Verdict::Wrong, 0);
-        Ok(Report { module, verdict, token, mechanisms, algorithms, roles, cases, vectors, quirks, settings, left })
+        Ok(Report { module, verdict, token, algorithms, roles, cases, vectors, quirks, settings, left })
     }
 
     /// How many objects are left.

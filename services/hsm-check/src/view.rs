@@ -59,14 +59,6 @@ impl View {
         slots.into_iter().find(is_it).ok_or_else(|| CheckError::NoToken(format!("token {} is gone", self.serial)))
     }
 
-    /// Every mechanism by its name in PKCS#11.
-    pub(crate) fn mechanisms(&self) -> Result<Vec<String>, CheckError> {
-        let listed = self.context.get_mechanism_list(self.slot()?).map_err(failed("C_GetMechanismList"))?;
-        let mut names: Vec<_> = listed.iter().map(ToString::to_string).collect();
-        names.sort_unstable();
-        Ok(names)
-    }
-
     /// A session of its own. The login is the process's.
     pub(crate) fn session(&self) -> Result<Session, CheckError> {
         self.context.open_rw_session(self.slot()?).map_err(failed("C_OpenSession"))

@@ -14,7 +14,7 @@ pub(crate) fn text(report: &Report) -> String {
         format!("token       {} (serial {})", token.label, token.serial),
         format!("made by     {}, {}", token.manufacturer, token.model.trim_end_matches('\0')),
         format!("firmware    {}", token.firmware),
-        format!("mechanisms  {}", report.mechanisms.join(" ")),
+        format!("mechanisms  {}", token.mechanisms.join(" ")),
     ];
     let mut part = |title: &str, content: Vec<String>| {
         if !content.is_empty() {

@@ -3,7 +3,8 @@
 //!
 //! The console starts it, gives it the PIN on standard input unless that is in a file, hears on its standard output what it is
 //! doing (`voice`), and ends it when it is silent for too long. It may use the module and a folder for refused PINs, and opens no
-//! socket. When the console is gone, it removes its keys and ends.
+//! socket. When the console is gone, it removes its keys and ends. With `--self-test` it tests the FIPS module in this process, as the
+//! power-on self-test has every program do.
 //!
 //! Exit codes: 0 the token can carry every role, 1 it could not be checked, 2 wrong usage, 3 it cannot carry every role, 4 it gave
 //! a wrong answer. A code without a report says nothing: a module may end the process with any.
@@ -22,7 +23,7 @@ mod vectors;
 mod view;
 mod voice;
 
-use std::{error::Error, process::ExitCode};
+use std::{env, error::Error, process::ExitCode};
 
 use clap::Parser;
 use nix::{
@@ -36,6 +37,9 @@ use nix::{
 use crate::{error::CheckError, options::Options, pin::PinFile, report::Verdict, voice::Voice};
 
 fn main() -> ExitCode {
+    if env::args_os().nth(1).is_some_and(|first| first == "--self-test") {
+        return casemate_post::self_test();
+    }
     let options = Options::parse();
     let Ok(voice) = Voice::take() else { return ExitCode::FAILURE };
     match check(&options, &voice) {

@@ -8,8 +8,6 @@ pub(crate) struct Report {
     pub(crate) module: String,
     pub(crate) verdict: Verdict,
     pub(crate) token: TokenInfo,
-    /// By their names in PKCS#11.
-    pub(crate) mechanisms: Vec<String>,
     pub(crate) algorithms: Vec<Tried>,
     pub(crate) roles: Vec<Role>,
     /// The conformance suite.
@@ -122,7 +120,7 @@ impl Judged {
 impl Report {
     /// What the parts come to. What a token does not offer is no wrong answer.
     pub(crate) fn judge(&self) -> Verdict {
-        let Self { algorithms, roles, cases, vectors, left, module: _, verdict: _, token: _, mechanisms: _, .. } = self;
+        let Self { algorithms, roles, cases, vectors, left, module: _, verdict: _, token: _, .. } = self;
         let right = algorithms.iter().all(|tried| !tried.is_wrong)
             && cases.iter().all(|case| case.failure.is_none())
             && vectors.iter().all(|set| set.casemate.is_right() && set.token.as_ref().is_none_or(Judged::is_right))
