@@ -245,6 +245,13 @@ registry! {
         /// Reason.
         reason: String,
     }
+    /// An operator chose which of the keys that phones know signs the lists from now on.
+    ListSignerChosen = "f8829c3f4ff04b79b53145cd679e9fcb", Notice, "uid {uid} has {role} sign the trust lists" => {
+        /// Role.
+        role: String,
+        /// Uid.
+        uid: u32,
+    }
     /// A key was not made because its token signs more slowly than the role needs, or cannot be measured.
     TokenTooSlow = "423b65f56456c02b484357d538436e9a", Error, "{role} key not made on token {token} ({place}): it signs {measured}, and the role needs {needed} signatures/s" => {
         /// Role.

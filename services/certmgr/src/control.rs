@@ -24,6 +24,11 @@ pub enum Request {
         /// Which identity.
         role: KeyRole,
     },
+    /// Have the key of `role`, which phones know from the published list, sign the lists from now on.
+    SignLists {
+        /// ITLRecovery or CallManager.
+        role: KeyRole,
+    },
     /// Retire the key that was re-keyed, once phones are offered a list with the new certificate; or say what is waited for.
     FinishRekey {
         /// Which identity.
@@ -42,6 +47,8 @@ pub enum Response {
     Plan(Box<RekeyPlan>),
     /// To [`Request::Rekey`]: the new certificate is published.
     Rekeyed(Identity),
+    /// To [`Request::SignLists`].
+    ListSigner(KeyRole),
     /// To [`Request::FinishRekey`].
     RekeyFinished(FinishedRekey),
     /// To [`Request::FinishRekey`]: not yet, and why. Ask again.

@@ -53,6 +53,14 @@ pub enum CertmgrError {
         /// Why, and what to wait for or do.
         reason: String,
     },
+    /// This key is not to sign lists.
+    #[error("{role} does not sign the lists: {reason}")]
+    ListSignerRefused {
+        /// Whose.
+        role: KeyRole,
+        /// Why, and what to wait for or do.
+        reason: String,
+    },
     /// No re-key of this role is under way.
     #[error("no re-key of {role} is under way; run `casemate identity rekey {role}`")]
     NoRekey {

@@ -67,6 +67,7 @@ impl Manager {
             Request::PlanRekey { role } => self.plan_rekey(role).await.map(|plan| Response::Plan(Box::new(plan))),
             Request::Rekey { role } => self.rekey(role, uid).await.map(Response::Rekeyed),
             Request::FinishRekey { role } => self.finish_rekey(role, uid).await,
+            Request::SignLists { role } => self.sign_lists(role, uid).await.map(|()| Response::ListSigner(role)),
         };
         outcome.unwrap_or_else(|error| Response::Failed(chain(&error)))
     }
@@ -91,6 +92,10 @@ impl Manager {
             Some(recorded) if recorded.key_fingerprint == key.fingerprint => recorded,
             _ => self.issue(key).await?,
         };
+        if let Some(signer) = plan.list_signer {
+            // Before the new certificate: a signer that is re-keyed must not sign before phones know it.
+            self.choose_list_signer(signer)?;
+        }
         // From here on the new key serves: every daemon names the key of the certificate that is published.
         identity::publish(&self.folders.certificates, &recorded)?;
         identity::describe(&self.folders.certificates, &recorded)
@@ -103,6 +108,18 @@ impl Manager {
     async fn finish_rekey(&self, role: KeyRole, uid: u32) -> Result<Response, CertmgrError> {
         let _one_at_a_time = self.made.lock().await;
         self.finish_alone(role).await.inspect_err(|error| self.refused(role, uid, error))
+    }
+
+    /// Has the key of `role` sign the lists from now on.
+    ///
+    /// # Errors
+    /// Phones do not know it, or it is away; audited.
+    async fn sign_lists(&self, role: KeyRole, uid: u32) -> Result<(), CertmgrError> {
+        let _one_at_a_time = self.made.lock().await;
+        self.check_list_signer(role).await.inspect_err(|error| self.refused(role, uid, error))?;
+        self.choose_list_signer(role)?;
+        self.auditor.record(&Event::ListSignerChosen { role: role.to_string(), uid });
+        Ok(())
     }
 
     fn refused(&self, role: KeyRole, uid: u32, error: &CertmgrError) {

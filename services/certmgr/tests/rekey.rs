@@ -86,8 +86,13 @@ impl Node {
 
     /// What ctlprovider does: a list of what is published, signed by the key of `signer` that is certified.
     fn publish_list(&self, signer: KeyRole) {
+        self.publish_list_with(signer, true);
+    }
+
+    /// With a certificate for HTTPS 6971, or without.
+    fn publish_list_with(&self, signer: KeyRole, https: bool) {
         let record = |role, of| Record::of(role, &self.certificate(of), "casemate", Ipv4Addr::LOCALHOST);
-        let records = vec![
+        let mut records = vec![
             record(Role::Sast, ItlRecovery),
             record(Role::Sast, CallManager),
             record(Role::CcmTftp, CallManager),
@@ -95,6 +100,7 @@ impl Node {
             record(Role::Capf, Capf),
             record(Role::Tvs, Tvs),
         ];
+        records.retain(|record| https || record.role != Role::Tftp);
         let certificate = self.certificate(signer);
         let id = SignerId::of(&certificate);
         let list = TrustList::new(ITL_FILE_NAME, 1, Some(SignerVersion::V1_1), id, records).unwrap();
@@ -163,9 +169,8 @@ async fn stopped_after_any_request_it_goes_on_with_the_same_key_and_certificate(
         node.finish(Capf).await.unwrap_err();
         node.broker.0.lock().unwrap().answers_left = None;
         assert_eq!(node.finish(Capf).await.unwrap(), before.key_fingerprint());
-        let state = node.broker.0.lock().unwrap();
-        assert_eq!((state.made, state.retired.len()), (8, 1), "after {answers} answers");
-        drop(state);
+        let counts = |state: &support::State| (state.made, state.retired.len());
+        assert_eq!(counts(&node.broker.0.lock().unwrap()), (8, 1), "after {answers} answers");
         assert_eq!(node.trail().matches("\"RekeyRefused\"").count(), 2);
     }
 }
@@ -259,9 +264,8 @@ async fn a_plan_changes_nothing_and_says_how_far_a_re_key_is() {
         assert_eq!(plan.from.certificate, Some(hex::encode(certificate.serial)), "{role}");
         assert_eq!((&*plan.to.name, plan.restarts.len()), ("pkcs11:token=second", 0), "{role}");
     }
-    let state = node.broker.0.lock().unwrap();
-    assert_eq!((state.made, state.signed), (7, signed));
-    drop(state);
+    let counts = |state: &support::State| (state.made, state.signed);
+    assert_eq!(counts(&node.broker.0.lock().unwrap()), (7, signed));
     let client = {
         let keyd = LocalServer::new(node.dir.path().join("keyd.sock"), nix::unistd::geteuid().as_raw());
         Client::new(&Passed::testing(), keyd, ClientSettings::default())
@@ -274,4 +278,40 @@ async fn a_plan_changes_nothing_and_says_how_far_a_re_key_is() {
     node.publish_list(ItlRecovery);
     node.finish(Tvs).await.unwrap();
     assert_eq!(node.plan(Tvs).await.stage, Stage::NotBegun);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signer_of_lists_is_chosen_of_those_that_phones_know_and_a_re_key_takes_the_other_one() {
+    let node = Node::new().await;
+    let choose = async |role| match node.ask(Request::SignLists { role }).await {
+        Response::ListSigner(chosen) => Ok(chosen),
+        Response::Failed(reason) => Err(reason),
+        other => panic!("{other:?}"),
+    };
+    let chosen = || fs::read_to_string(node.dir.path().join("public/list-signer")).unwrap_or_default();
+    assert!(choose(Tvs).await.unwrap_err().contains("only ITLRecovery and CallManager"));
+    assert_eq!((choose(CallManager).await, &*chosen()), (Ok(CallManager), "CallManager\n"));
+    assert!(node.trail().contains("\"ListSignerChosen\""));
+    // Whoever is re-keyed does not sign before phones know it.
+    node.rekey(CallManager).await.unwrap();
+    assert_eq!(chosen(), "ITLRecovery\n");
+    assert!(choose(CallManager).await.unwrap_err().contains("does not name its certificate as a signer yet"));
+    node.publish_list(ItlRecovery);
+    node.finish(CallManager).await.unwrap();
+    node.away(&[CallManager]);
+    assert!(choose(CallManager).await.unwrap_err().contains("not on its token"));
+    node.away(&[]);
+    choose(CallManager).await.unwrap();
+    assert_eq!(chosen(), "CallManager\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_list_names_no_certificate_for_https_nobody_waits_for_one_that_does() {
+    let node = Node::new().await;
+    node.publish_list_with(ItlRecovery, false);
+    let plan = node.plan(CallManagerEcdsa).await;
+    assert_eq!((plan.list_signer, plan.phones, plan.refused), (None, 0, None));
+    node.rekey(CallManagerEcdsa).await.unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    node.finish(CallManagerEcdsa).await.unwrap();
 }

@@ -207,6 +207,11 @@ pub(crate) enum IdentityCommand {
     List,
     /// Give an identity a new key and certificate in the token of its line in role-tokens.toml; shows first what that means
     Rekey(Rekey),
+    /// Have ITLRecovery or CallManager sign the trust lists, of which phones know both from the published list
+    ListSigner {
+        /// Whose key
+        role: KeyRole,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -300,6 +305,7 @@ mod tests {
             "audit tail -n 5 --follow",
             "identity list",
             "identity rekey ITLRecovery",
+            "identity list-signer ITLRecovery",
             "identity rekey CAPF --plan",
             "identity rekey CallManager-ECDSA --yes",
             "phone add SEP001122334455 --string 123456",

@@ -102,7 +102,9 @@ mod tests {
         fs::rename(dir.path().join("ITLRecovery.pem"), dir.path().join("CallManager.pem")).unwrap();
         assert_eq!(verify(&signed, dir.path()), Ok(KeyRole::CallManager));
         let tvs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/phone/tests/vectors/tvs.crt");
-        fs::copy(tvs, dir.path().join("ITLRecovery.pem")).unwrap();
+        for role in SIGNERS {
+            fs::copy(tvs, dir.path().join(format!("{role}.pem"))).unwrap();
+        }
         assert!(verify(&signed, dir.path()).is_err());
     }
 }

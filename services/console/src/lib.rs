@@ -71,6 +71,7 @@ fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
         Command::Hsm(HsmCommand::Answer(asked)) => attest::answer(&node, asked, json, out),
         Command::Audit(AuditCommand::Tail(tail)) => audit::tail(&node, tail, json, out),
         Command::Identity(IdentityCommand::List) => identity::list(&node, json, out),
+        Command::Identity(IdentityCommand::ListSigner { role }) => rekey::list_signer(&node, *role, json, out),
         Command::Identity(IdentityCommand::Rekey(asked)) => rekey::run(&node, asked, json, out),
     }
 }

@@ -51,6 +51,20 @@ pub(crate) fn run(node: &Node, asked: &Rekey, as_json: bool, out: Out<'_>) -> Re
     Ok(write!(out, "{}", done(&finished))?)
 }
 
+/// `casemate identity list-signer`.
+pub(crate) fn list_signer(node: &Node, role: KeyRole, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
+    let Response::ListSigner(role) = ask(node, Request::SignLists { role }, node.timeout())? else {
+        return Err(WRONG_ANSWER);
+    };
+    if as_json {
+        return json::print(&serde_json::json!({ "list-signer": role }), out);
+    }
+    Ok(writeln!(
+        out,
+        "{role} signs the trust lists; phones that hold the list published before take them without asking anybody"
+    )?)
+}
+
 const WRONG_ANSWER: ConsoleError = ConsoleError::WrongAnswer("casemate-certmgr");
 
 fn ask(node: &Node, request: Request, limit: Duration) -> Result<Response, ConsoleError> {
@@ -108,13 +122,19 @@ fn render(plan: &RekeyPlan) -> String {
     let token = plan.to.token.as_deref().unwrap_or("away");
     let key = plan.to.fingerprint.as_deref().map_or_else(|| "a new key".to_owned(), |key| format!("key {key}"));
     let to = format!("token {token} ({}), {key}", plan.to.name);
-    let signer = plan.list_signer.map_or_else(|| "nobody".to_owned(), |signer| signer.to_string());
+    let since =
+        plan.list_signer_since.as_deref().map_or_else(String::new, |since| format!(", certified since {since}"));
+    let list = match (plan.list_signer, &plan.refused) {
+        (Some(signer), _) => format!("signed by {signer}{since}"),
+        (None, None) => "does not name it".to_owned(),
+        (None, _) => "signed by nobody".to_owned(),
+    };
     let restarts = if plan.restarts.is_empty() { "nothing".to_owned() } else { plan.restarts.join(", ") };
     let lines = [
         ("re-key", format!("{}, {stage}", plan.role)),
         ("from", from),
         ("to", to),
-        ("list", format!("signed by {signer}")),
+        ("list", list),
         ("phones", format!("{} fetch the list, {} files are signed anew", plan.phones, plan.files)),
         ("restart", restarts),
     ];
@@ -154,6 +174,7 @@ mod tests {
             from: Held { token: "T1".into(), on_token: None, fingerprint: "aa".into(), certificate: Some("4f".into()) },
             to: Target { name: "pkcs11:token=second".into(), token: Some("T2".into()), fingerprint: None },
             list_signer: Some(KeyRole::CallManager),
+            list_signer_since: Some("2026-11-23T10:00:00Z".into()),
             phones: 7,
             files: 0,
             restarts: Vec::new(),
@@ -169,7 +190,7 @@ mod tests {
             "re-key      ITLRecovery, not begun\n\
              from        token T1 (away), key aa, certificate 4f\n\
              to          token T2 (pkcs11:token=second), a new key\n\
-             list        signed by CallManager\n\
+             list        signed by CallManager, certified since 2026-11-23T10:00:00Z\n\
              phones      7 fetch the list, 0 files are signed anew\n\
              restart     nothing\n\
              - Phones\\u{1b} fetch it.\n"

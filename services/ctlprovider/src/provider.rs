@@ -12,12 +12,21 @@ use casemate_runtime::{
     config::{Config, ConfigError, NodeSection},
     daemon::chain,
     peer::LocalServer,
-    publish::{Stamp, write_atomically},
+    publish::{Stamp, Watched, write_atomically},
 };
 
 use crate::{
     Certificates, CtlproviderError, CtlproviderSettings, DeviceFiles, Identities, TokenSigner, TrustListPlan, devices,
 };
+
+/// Beside the certificates that certmgr publishes: the role whose key is to sign lists.
+const LIST_SIGNER: &str = "list-signer";
+
+/// No role has a name of so many bytes.
+const ROLE_LIMIT: u64 = 64;
+
+/// What a list is made from: the certificates, and who is chosen to sign it.
+type Wanted = (Identities, Option<KeyRole>);
 
 /// Keeps the published folder as it should be: looks, and builds what differs.
 pub struct Provider {
@@ -29,7 +38,10 @@ pub struct Provider {
     auditor: Arc<Auditor>,
     certificates: Certificates,
     /// What the list in the folder was made from or compared with, and the stamp of its file then.
-    list: Option<(Identities, Option<Stamp>)>,
+    list: Option<(Wanted, Option<Stamp>)>,
+    /// Where certmgr says who is to sign the list, if an operator chose.
+    chosen_file: Watched,
+    chosen: Option<KeyRole>,
     /// SHA-256 of the certificate whose signature every device file up to `sequence` has.
     file_signer: Option<[u8; 32]>,
     /// The last change of a device that is in the folder.
@@ -60,6 +72,8 @@ impl Provider {
             client,
             auditor,
             list: None,
+            chosen_file: Watched::new(config.paths.public_of("certmgr").join(LIST_SIGNER), ROLE_LIMIT),
+            chosen: None,
             file_signer: None,
             sequence: 0,
             compared: Instant::now(),
@@ -98,10 +112,24 @@ impl Provider {
         list.and(files).and(read)
     }
 
+    /// Whom the operator chose; a file that says nobody who may sign lists chooses nobody.
+    fn look_who_is_chosen(&mut self) {
+        match self.chosen_file.changed() {
+            Ok(None) => {}
+            Ok(Some(text)) => {
+                let role = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+                self.chosen = role.filter(|role| matches!(role, KeyRole::ItlRecovery | KeyRole::CallManager));
+            }
+            Err(error) => tracing::warn!(%error, "who is to sign lists cannot be read"),
+        }
+    }
+
     fn trust_list(&mut self, identities: &Identities) -> Result<(), CtlproviderError> {
+        self.look_who_is_chosen();
+        let wanted = (identities.clone(), self.chosen);
         let path = self.folder.join(ITL_FILE_NAME);
         let stamp = Stamp::of(&path).map_err(CtlproviderError::file(&path))?;
-        if stamp.is_some() && self.list.as_ref().is_some_and(|(made, at)| made == identities && *at == stamp) {
+        if stamp.is_some() && self.list.as_ref().is_some_and(|(made, at)| *made == wanted && *at == stamp) {
             return Ok(());
         }
         let published = match stamp {
@@ -109,13 +137,13 @@ impl Provider {
             None => Vec::new(),
         };
         let held = TrustList::verified(&published);
-        let plan = TrustListPlan::following(held.as_ref(), identities, &self.node, self.settings.https)
+        let plan = TrustListPlan::following(held.as_ref(), self.chosen, identities, &self.node, self.settings.https)
             .inspect_err(|error| self.audit_refusal(0, error))?;
         if !plan.is_in(&published, &self.settings.limits) {
             self.build_list(&plan, &path).inspect_err(|error| self.audit_refusal(plan.certificates(), error))?;
         }
         let stamp = Stamp::of(&path).map_err(CtlproviderError::file(&path))?;
-        self.list = Some((identities.clone(), stamp));
+        self.list = Some((wanted, stamp));
         Ok(())
     }
 

@@ -39,19 +39,25 @@ pub struct Published {
 }
 
 impl TrustListPlan {
-    /// The list that follows `held`, if phones hold one: signed by a key that they know from it. The first list is signed by
-    /// ITLRecovery, and so is each after it, until ITLRecovery gets another certificate: then CallManager signs, until it does.
+    /// The list that follows `held`, if phones hold one: signed by a key that they know from it. That is the key of the role
+    /// `chosen`, if they do; otherwise the one that signed `held`, until it gets another certificate, and then the other one. The
+    /// first list is signed by ITLRecovery.
     ///
     /// # Errors
     /// [`CtlproviderError::NoKnownSigner`].
     pub fn following(
         held: Option<&TrustList>,
+        chosen: Option<KeyRole>,
         identities: &Identities,
         node: &NodeSection,
         https: bool,
     ) -> Result<Self, CtlproviderError> {
         let (recovery, call_manager) = (&identities.recovery, &identities.call_manager);
-        let signer = held.map_or(Some(recovery), |list| list.next_signer(&[recovery, call_manager]));
+        let chosen = chosen.map(|role| if role == KeyRole::ItlRecovery { recovery } else { call_manager });
+        let signer = held.map_or(Some(recovery), |list| {
+            let known = chosen.filter(|certificate| list.knows_signer(&certificate.der));
+            known.or_else(|| list.next_signer(&[recovery, call_manager]))
+        });
         let signer = signer.ok_or_else(|| CtlproviderError::NoKnownSigner { file: ITL_FILE_NAME.into() })?;
         let role = if signer == recovery { KeyRole::ItlRecovery } else { KeyRole::CallManager };
         Ok(Self::signed_by(role, signer, identities, node, https))

@@ -283,6 +283,40 @@ fn whoever_is_re_keyed_phones_know_the_signer_of_the_next_list_from_the_one_befo
     assert_eq!(list_signer(&node), certificate.key_fingerprint());
 }
 
+/// The operator's choice holds as far as phones know the chosen key, and no further.
+#[test]
+fn who_is_chosen_signs_once_phones_know_him_and_again_when_they_do() {
+    let node = Node::new();
+    node.publish_all();
+    let choose = |text: &str| {
+        let path = node.config.paths.public_of("certmgr").join("list-signer");
+        casemate_runtime::publish::write_atomically(&path, text.as_bytes(), 0o644).unwrap();
+    };
+    let mut provider = node.provider();
+    provider.look();
+    let (recovery, call_manager) = (&node.identities.recovery, &node.identities.call_manager);
+    assert_eq!(list_signer(&node), recovery.key_fingerprint());
+    choose("CallManager\n");
+    provider.look();
+    assert_eq!(list_signer(&node), call_manager.key_fingerprint());
+    node.provider().look();
+    assert_eq!(node.signatures(), (1, 1), "a restart signs nothing");
+    for nobody in ["TVS\n", "nobody", "\u{0}"] {
+        choose(nobody);
+        provider.look();
+        assert_eq!(list_signer(&node), call_manager.key_fingerprint(), "{nobody:?}");
+    }
+    // He who is chosen gets another certificate: the one that phones know signs first.
+    let (signer, certificate) = rsa(KeyRole::ItlRecovery);
+    node.have(&certificate, &Arc::new(signer));
+    choose("ITLRecovery\n");
+    node.publish(KeyRole::ItlRecovery, &certificate);
+    provider.look();
+    assert_eq!(list_signer(&node), call_manager.key_fingerprint());
+    provider.look();
+    assert_eq!(list_signer(&node), certificate.key_fingerprint());
+}
+
 #[test]
 fn without_the_token_what_is_published_stays_and_is_refused_once() {
     let node = Node::new();

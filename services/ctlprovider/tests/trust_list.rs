@@ -15,7 +15,7 @@ use support::identities;
 
 /// The list of phones that hold none.
 fn first_list(identities: &Identities, node: &NodeSection, https: bool) -> TrustListPlan {
-    TrustListPlan::following(None, identities, node, https).unwrap()
+    TrustListPlan::following(None, None, identities, node, https).unwrap()
 }
 
 #[test]

@@ -33,17 +33,19 @@ fn old_key(plan: &RekeyPlan) -> String {
 /// What phones do for the list.
 fn list(plan: &RekeyPlan) -> Vec<String> {
     let Some(signer) = plan.list_signer else { return Vec::new() };
-    let phones = plan.phones;
+    let (phones, since) = (plan.phones, plan.list_signer_since.as_deref().unwrap_or("its certificate was issued"));
     let mut all = vec![
         format!(
-            "The new list is signed by {signer}, which phones know from the list that is published now: each of {phones} phones \
-             takes it at its next start, without asking anybody."
+            "The new list is signed by {signer}, which the list that is published now names. Of {phones} phones, each that fetched \
+             a list since {since} takes the new one at its next start, without asking anybody; one that did not asks TVS, which \
+             vouches for {signer}."
         ),
         "A phone that has no list takes the new one on trust, as every first list.".to_owned(),
     ];
     if matches!(plan.role, KeyRole::ItlRecovery | KeyRole::CallManager) {
         all.push(format!(
-            "{signer} signs every list from then on, until it is re-keyed itself: then {} signs.",
+            "{signer} signs every list from then on, until it is re-keyed itself or `casemate identity list-signer {}` is run, \
+             which is for when phones had time to fetch the new list.",
             plan.role
         ));
         all.push(format!(
@@ -66,6 +68,11 @@ fn role(plan: &RekeyPlan) -> Vec<&'static str> {
             "HTTPS 6971 presents the new certificate to phones that take RSA; those that hold the old list fetch the new one over \
              HTTP 6970 or TFTP first, as at every start.",
         ],
+        KeyRole::CallManagerEcdsa if plan.phones == 0 && plan.list_signer.is_none() => {
+            vec![
+                "The list offers no HTTPS 6971 (`https` of [ctlprovider]), so no phone has to learn the new certificate.",
+            ]
+        }
         KeyRole::CallManagerEcdsa => vec![
             "HTTPS 6971 presents the new certificate: a phone that has not fetched the new list (over HTTP 6970 or TFTP) refuses \
              the connection until it has. No file is signed anew.",

@@ -16,12 +16,16 @@ use std::{fs, time::Duration};
 
 use casemate_hsm_api::KeyRole;
 use casemate_phonefile::{ITL_FILE_NAME, TrustList};
+use casemate_runtime::publish::write_atomically;
 pub use plan::{Held, RekeyPlan, Stage, Target};
 
 use crate::{
     CertmgrError, FinishedRekey, Manager, Response, identity,
     rekey::plan::{Known, is_listed},
 };
+
+/// Beside the certificates: the role whose key is to sign lists, for ctlprovider.
+const LIST_SIGNER: &str = "list-signer";
 
 /// How a signed configuration of a phone is named.
 const SIGNED: &str = ".cnf.xml.sgn";
@@ -37,6 +41,28 @@ impl Manager {
         let phones = self.phones();
         let known = Known { status: &status, certificates: &certificates, published: published.as_ref(), phones };
         plan::plan(role, &known)
+    }
+
+    /// Refuses a signer of lists whom phones do not know from the list that they are offered, or who is away.
+    pub(crate) async fn check_list_signer(&self, role: KeyRole) -> Result<(), CertmgrError> {
+        let (certificates, published) = (self.records.all_current().await?, self.published_list());
+        let known = Known {
+            status: &self.client.status()?,
+            certificates: &certificates,
+            published: published.as_ref(),
+            phones: 0,
+        };
+        known.check_signer(role)
+    }
+
+    /// Tells ctlprovider who is to sign lists.
+    pub(crate) fn choose_list_signer(&self, role: KeyRole) -> Result<(), CertmgrError> {
+        let path = self.folders.certificates.join(LIST_SIGNER);
+        if fs::read_to_string(&path).is_ok_and(|chosen| chosen.trim() == role.name()) {
+            return Ok(());
+        }
+        write_atomically(&path, format!("{role}\n").as_bytes(), 0o644)
+            .map_err(|source| CertmgrError::Publish { path, source })
     }
 
     /// The list that phones are offered, if there is one whose signature holds.
@@ -63,16 +89,18 @@ impl Manager {
         if identity::publish(&self.folders.certificates, &recorded)? {
             return Ok(Response::RekeyWaits("the new certificate was published just now".to_owned()));
         }
-        if is_listed(role) && !self.published_list().is_some_and(|list| names(&list, &recorded.der)) {
+        let list = self.published_list();
+        if is_listed(role, list.as_ref()) && !list.is_some_and(|list| names(&list, &recorded.der)) {
             let reason = format!(
                 "casemate-ctlprovider has not published a list with the new {role} certificate; if it does not within seconds, \
                  `casemate audit tail` says why (TrustListRefused)"
             );
             return Ok(Response::RekeyWaits(reason));
         }
-        let age = fs::metadata(&path).and_then(|data| data.modified()).map(|time| time.elapsed().unwrap_or_default());
         let settle = Duration::from_millis(self.settings.settle_ms);
-        if age.unwrap_or_default() < settle {
+        let published = fs::metadata(&path).and_then(|data| data.modified());
+        // After a clock was set back a file may be of the future: nobody waits for that.
+        if published.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < settle)) {
             return Ok(Response::RekeyWaits(format!("the daemons have {} s to look", settle.as_secs_f32())));
         }
         let retired = self.client.retire(role, &key.fingerprint)?;

@@ -2,9 +2,10 @@
 
 use casemate_hsm_api::KeyRole;
 use casemate_keyring::{BrokerState, Status};
-use casemate_phonefile::TrustList;
+use casemate_phonefile::{Role, TrustList};
 use casemate_pki::CertificateFacts;
 use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{effects, names};
 use crate::{CertmgrError, records::Recorded};
@@ -23,6 +24,8 @@ pub struct RekeyPlan {
     pub to: Target,
     /// Whose key signs the list that tells phones; nothing if the list does not name this role, or if nobody can sign it.
     pub list_signer: Option<KeyRole>,
+    /// Since when that key is certified, RFC 3339 in UTC: phones that fetched a list since then know it.
+    pub list_signer_since: Option<String>,
     /// How many phones have to fetch the new list; 0 if the list does not name this role.
     pub phones: usize,
     /// How many phones' files are signed anew.
@@ -83,9 +86,16 @@ pub(super) struct Known<'a> {
     pub(super) phones: usize,
 }
 
-/// Whether the trust list names `role`.
-pub(super) const fn is_listed(role: KeyRole) -> bool {
-    !matches!(role, KeyRole::Tomcat | KeyRole::TomcatEcdsa)
+/// Whether the lists that follow `list` name `role`: one without a certificate for HTTPS 6971 (`https` of [ctlprovider]) is followed
+/// by such.
+pub(super) fn is_listed(role: KeyRole, list: Option<&TrustList>) -> bool {
+    match role {
+        KeyRole::Tomcat | KeyRole::TomcatEcdsa => false,
+        KeyRole::CallManagerEcdsa => {
+            list.is_none_or(|list| list.records().iter().any(|record| record.role == Role::Tftp))
+        }
+        _ => true,
+    }
 }
 
 /// Whether the key of `role` may sign lists, and which other one may.
@@ -127,13 +137,19 @@ pub(super) fn plan(role: KeyRole, known: &Known<'_>) -> Result<RekeyPlan, Certmg
             fingerprint: next.map(|next| next.fingerprint.clone()),
         },
         list_signer: signer,
-        phones: if is_listed(role) { known.phones } else { 0 },
+        list_signer_since: signer.and_then(|signer| known.certificate(signer)).and_then(since),
+        phones: if is_listed(role, known.published) { known.phones } else { 0 },
         files: if role == KeyRole::CallManager { known.phones } else { 0 },
         restarts: Vec::new(),
         effects: Vec::new(),
         refused: known.refusal(role, certified, signer, &token.state),
     };
     Ok(RekeyPlan { effects: effects::of(&plan), ..plan })
+}
+
+/// When a certificate was issued.
+fn since(certificate: &Recorded) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(certificate.issued_at).ok()?.format(&Rfc3339).ok()
 }
 
 impl Known<'_> {
@@ -144,7 +160,7 @@ impl Known<'_> {
     /// Whose key signs the list that tells of a new certificate of `role`: one that phones know from the list they are offered
     /// now, and not the one that is replaced.
     fn signer(&self, role: KeyRole) -> Result<Option<KeyRole>, CertmgrError> {
-        let (true, Some(list)) = (is_listed(role), self.published) else { return Ok(None) };
+        let (true, Some(list)) = (is_listed(role, self.published), self.published) else { return Ok(None) };
         let candidates = match other_signer(role) {
             Some(other) => vec![other],
             None => vec![KeyRole::ItlRecovery, KeyRole::CallManager],
@@ -157,6 +173,22 @@ impl Known<'_> {
                 .is_some_and(|certificate| signer.is_some_and(|signer| signer.der == certificate.der))
         };
         Ok(candidates.into_iter().find(is_signer))
+    }
+
+    /// Refuses a signer whom phones do not know, or who is away.
+    pub(super) fn check_signer(&self, role: KeyRole) -> Result<(), CertmgrError> {
+        let refuse = |reason: &str| Err(CertmgrError::ListSignerRefused { role, reason: reason.to_owned() });
+        if other_signer(role).is_none() {
+            return refuse("only ITLRecovery and CallManager sign lists");
+        }
+        let is_known = |certificate: &Recorded| self.published.is_some_and(|list| list.knows_signer(&certificate.der));
+        if !self.certificate(role).is_some_and(is_known) {
+            return refuse(
+                "the published list does not name its certificate as a signer yet, so phones would not take what it signs; wait \
+                 for casemate-ctlprovider (`casemate show itl`)",
+            );
+        }
+        if self.signs(role) { Ok(()) } else { refuse("its key is not on its token now; bring that token back") }
     }
 
     /// Whether the key that is certified for `role` is on its token.
@@ -178,7 +210,7 @@ impl Known<'_> {
         if let BrokerState::Waiting(reason) | BrokerState::OutOfService(reason) = target {
             return Some(format!("its next key cannot be made: {reason}"));
         }
-        if !is_listed(role) {
+        if !is_listed(role, self.published) {
             return None;
         }
         let Some(list) = self.published else {
