@@ -172,9 +172,9 @@ impl Pool {
         // Whoever is woken needs the lock, and would wait for it.
         drop(state);
         if any {
-            self.shared.work.notify_one()
+            self.shared.work.notify_one();
         } else {
-            self.shared.work.notify_all()
+            self.shared.work.notify_all();
         }
         Ok(())
     }

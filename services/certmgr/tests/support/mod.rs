@@ -107,6 +107,7 @@ impl State {
             state: BrokerState::Serving,
             info: None,
             pairs: None,
+            unrecorded: Vec::new(),
             rates: Vec::new(),
             roles: KeyRole::ALL.into(),
         };

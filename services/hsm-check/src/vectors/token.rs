@@ -42,7 +42,7 @@ pub(crate) fn judge(view: &View, set: &Set) -> Result<Judged, CheckError> {
                 Err(error) if is_refusal(&error) || vector.result == TestResult::Invalid => judged.count(vector, false),
                 // An error is no judgment.
                 Err(error) => {
-                    judged.untried = Some(format!("it judges not all of them ({})", said("C_Verify", &error)))
+                    judged.untried = Some(format!("it judges not all of them ({})", said("C_Verify", &error)));
                 }
             }
         }

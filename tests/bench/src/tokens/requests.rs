@@ -121,6 +121,7 @@ impl Asker {
         socket.set_read_timeout(Some(LIMIT)).map_err(BenchError::file(path))?;
         let request = Request::Sign(SignRequest {
             role: job.role,
+            key: None,
             scheme: job.scheme,
             purpose: Purpose::TlsHandshake,
             message: Vec::new(),
