@@ -1,4 +1,5 @@
-//! Keys in a PKCS#11 token. The only crate that links `cryptoki`, and so the only one that loads a token's C library.
+//! Keys in a PKCS#11 token. Below a daemon the only crate that links `cryptoki`, and so the only one that loads a token's C
+//! library.
 //!
 //! What PKCS#11 shares among all of a process, this crate makes one of: one `C_Initialize` a module, however many of its
 //! tokens are open; and for each token one login held by one session that does nothing else, and a bounded pool of sessions, each on a

@@ -26,7 +26,8 @@ impl Used {
     }
 }
 
-fn of(process: &str) -> Duration {
+/// Processor time that the process of this number, or `self`, has used so far.
+pub(crate) fn of(process: &str) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     ticks(&stat).map_or(Duration::ZERO, |ticks| TICK * ticks)
 }

@@ -12,7 +12,11 @@ use casemate_keyd::Settings;
 use casemate_runtime::config::Config;
 use serde::{Deserialize, Serialize};
 
-use super::{IN_FLIGHT, calls::Calls, child};
+use super::{
+    IN_FLIGHT,
+    calls::{Calls, Series},
+    child,
+};
 use crate::BenchError;
 
 /// First argument of the measuring process; the second is a [`Job`] as JSON.
@@ -35,7 +39,7 @@ pub(crate) fn measure(
     key: KeyId,
     scheme: SignatureScheme,
     duration: Duration,
-) -> Result<[Calls; 3], BenchError> {
+) -> Result<Series, BenchError> {
     let job = Job { config: lab.layout.config(), is_tpm: tokens == Tokens::Tpm, key, scheme, duration };
     child::run(lab, "keyd", ARGUMENT, &job)
 }
@@ -48,24 +52,28 @@ pub(crate) fn run(job: &str) -> Result<(), BenchError> {
     child::tell(&if job.is_tpm { tpm(&job, &config, &settings)? } else { pkcs11(&job, &config, &settings)? })
 }
 
-fn pkcs11(job: &Job, config: &Config, settings: &Settings) -> Result<[Calls; 3], BenchError> {
+fn pkcs11(job: &Job, config: &Config, settings: &Settings) -> Result<Series, BenchError> {
     let files =
         Pkcs11Files { pin: settings.pin_file(TOKEN_LABEL).map_err(Box::new)?, state: config.paths.state_of("keyd") };
     let [.., most] = IN_FLIGHT;
     let token = TokenName::Label(TOKEN_LABEL.to_owned());
     let store = Pkcs11Store::open(Pkcs11Settings { token, sessions: most, ..settings.pkcs11.clone() }, files)?;
-    let mut made = [Calls::default(); 3];
-    for (made, callers) in made.iter_mut().zip(IN_FLIGHT) {
+    Series::of(|callers| {
         let caller = || Ok(|duration| store.raw_rate(job.key, job.scheme, duration));
-        *made = Calls::of(callers, job.duration, caller).map_err(Pkcs11Error::from)?;
-    }
-    Ok(made)
+        Ok(Calls::of(callers, job.duration, caller).map_err(Pkcs11Error::from)?)
+    })
 }
 
-fn tpm(job: &Job, config: &Config, settings: &Settings) -> Result<[Calls; 3], BenchError> {
+fn tpm(job: &Job, config: &Config, settings: &Settings) -> Result<Series, BenchError> {
     let store = TpmStore::open(settings.tpm(&config.paths).map_err(Box::new)?)?;
-    let caller = || Ok(|duration| store.raw_rate(job.key, job.scheme, duration));
-    Ok([Calls::of(1, job.duration, caller).map_err(TpmError::from)?; 3])
+    let mut alone = None;
+    Series::of(|_| match alone {
+        Some(alone) => Ok(Calls { made: 0, ..alone }),
+        None => {
+            let caller = || Ok(|duration| store.raw_rate(job.key, job.scheme, duration));
+            Ok(*alone.insert(Calls::of(1, job.duration, caller).map_err(TpmError::from)?))
+        }
+    })
 }
 
 /// The key whose identifier reads so.

@@ -16,11 +16,11 @@ use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyRole};
 use serde_json::Value;
 
 use crate::{
-    BenchError,
+    BenchError, processor,
     report::{Goal, Report},
     run::say,
 };
-use calls::Calls;
+use calls::Series;
 use measured::Measured;
 use memory::Memory;
 
@@ -73,8 +73,10 @@ pub(crate) fn run(folder: &Path, wanted: &[Tokens], duration: Duration, report: 
 
 /// keyd beside the C interface with one key.
 struct Beside {
-    direct: [Calls; 3],
-    through: [Calls; 3],
+    direct: Series,
+    through: Series,
+    /// Processor time that keyd took for the latter.
+    used: Duration,
     memory: Memory,
 }
 
@@ -87,20 +89,21 @@ impl Beside {
         duration: Duration,
     ) -> Result<Self, BenchError> {
         let directly = || direct::measure(lab, tokens, id, key.scheme, duration);
-        let mut direct = directly()?;
+        let used = || lab.pid("keyd").map(|pid| processor::of(&pid.to_string())).unwrap_or_default();
+        let before = directly()?;
         lab.start_daemon("keyd")?;
+        let begin = used();
         let through = requests::measure(lab, key.role, key.scheme, duration)?;
+        let used = used().saturating_sub(begin);
         let memory = Memory::of_keyd(lab);
         lab.stop_daemon("keyd")?;
-        let after = directly()?;
-        direct.iter_mut().zip(after).for_each(|(before, after)| *before = before.between(after));
-        Ok(Self { direct, through, memory })
+        Ok(Self { direct: before.between(directly()?), through, used, memory })
     }
 
     fn tell(&self, token: &str, key: &Measured, report: &mut Report) {
         let algorithm = named(key.algorithm);
         let (from, goal) = key.goal;
-        for ((callers, direct), through) in IN_FLIGHT.into_iter().zip(self.direct).zip(self.through) {
+        for ((callers, direct), through) in IN_FLIGHT.into_iter().zip(self.direct.calls).zip(self.through.calls) {
             let row = |what: &str| format!("{token}: {algorithm}, {callers} in flight, {what}");
             report.note(row("C interface"), direct.per_second, "/s");
             report.note(row("through keyd"), through.per_second, "/s");
@@ -112,7 +115,11 @@ impl Beside {
                 report.note(what, ratio, "");
             }
         }
-        let ([direct, ..], [through, ..]) = (self.direct, self.through);
+        let row = |who: &str| format!("{token}: {algorithm}, processor time of a signature, {who}");
+        report.note(row("C interface"), self.direct.share(self.direct.used), "ms");
+        report.note(row("keyd with it"), self.through.share(self.used), "ms");
+        report.note(row("who asks keyd"), self.through.share(self.through.used), "ms");
+        let ([direct, ..], [through, ..]) = (self.direct.calls, self.through.calls);
         let row = |what: &str| format!("{token}: {algorithm}, latency that keyd adds, {what}");
         report.note(row("p50"), through.p50_ms - direct.p50_ms, "ms");
         report.note(row("p99"), through.p99_ms - direct.p99_ms, "ms");

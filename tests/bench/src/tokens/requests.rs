@@ -14,7 +14,11 @@ use casemate_keyring::{FRAMING, Purpose, Request, Response, SignRequest};
 use casemate_runtime::config::Config;
 use serde::{Deserialize, Serialize};
 
-use super::{IN_FLIGHT, calls::Calls, child, measured::CALLER};
+use super::{
+    calls::{Calls, Series},
+    child,
+    measured::CALLER,
+};
 use crate::BenchError;
 
 /// First argument of the asking process; the second is a [`Job`] as JSON.
@@ -49,13 +53,13 @@ pub(crate) enum Seen {
     Away,
 }
 
-/// What keyd does with so many callers as [`IN_FLIGHT`] says.
+/// What keyd does with so many callers as [`super::IN_FLIGHT`] says.
 pub(crate) fn measure(
     lab: &Lab,
     role: KeyRole,
     scheme: SignatureScheme,
     duration: Duration,
-) -> Result<[Calls; 3], BenchError> {
+) -> Result<Series, BenchError> {
     let job = Job { config: lab.layout.config(), role, scheme, duration: Some(duration) };
     child::run(lab, CALLER, ARGUMENT, &job)
 }
@@ -71,14 +75,12 @@ pub(crate) fn run(job: &str) -> Result<(), BenchError> {
     let job: Job = child::told(job)?;
     let Some(duration) = job.duration else { return see(&job) };
     let config = Config::load(&job.config)?;
-    let mut made = [Calls::default(); 3];
-    for (made, callers) in made.iter_mut().zip(IN_FLIGHT) {
-        *made = Calls::of(callers, duration, || {
+    child::tell(&Series::of(|callers| {
+        Calls::of(callers, duration, || {
             let mut asker = Asker::connect(&config, &job)?;
-            Ok::<_, BenchError>(move |duration| TimedCalls::make(duration, || asker.ask().map(drop)))
-        })?;
-    }
-    child::tell(&made)
+            Ok::<_, BenchError>(move |duration| TimedCalls::make(duration, || asker.ask()))
+        })
+    })?)
 }
 
 /// Tells that keyd signs, that it does not, and that it does again.
