@@ -121,22 +121,27 @@ fn watch(child: &mut Child, said: &Receiver<Line>, limits: Limits, show: impl Fn
     };
     let mut ended = None;
     loop {
-        match said.recv_timeout(LOOK) {
+        let is_silent = match said.recv_timeout(LOOK) {
             Ok(line) => {
                 last = Instant::now();
                 heard.take(line, &show);
-                continue;
+                false
             }
             // It closed its output, and is about to end.
-            Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK / 10),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                thread::sleep(LOOK / 10);
+                true
+            }
+            Err(RecvTimeoutError::Timeout) => true,
+        };
+        if is_silent {
+            if let Some(status) = ended {
+                // Everything that it said before its end was heard.
+                heard.end = End::Exited(status);
+                return Ok(heard);
+            }
+            ended = child.try_wait()?;
         }
-        if let Some(status) = ended {
-            // Everything that it said before its end was heard.
-            heard.end = End::Exited(status);
-            return Ok(heard);
-        }
-        ended = child.try_wait()?;
         if ended.is_none() && (last.elapsed() >= limits.step || begin.elapsed() >= limits.all) {
             heard.end = End::Hung(if last.elapsed() >= limits.step { last.elapsed() } else { begin.elapsed() });
             kill(child);
