@@ -98,11 +98,9 @@ impl Broker {
         let event = failure(peer, request, object, reason);
         if must_be_on_disk(&request.purpose) {
             self.shares.spent(peer.uid, line(&event).len(), Instant::now());
-        }
-        if must_be_on_disk(&request.purpose)
-            && let Err(error) = self.on_disk(&event)
-        {
-            tracing::error!(error = chain(&error), "the record does not tell that this signature was not made");
+            if let Err(error) = self.on_disk(&event) {
+                tracing::error!(error = chain(&error), "the record does not tell that this signature was not made");
+            }
         }
         self.auditor.record(&event);
     }
