@@ -94,7 +94,7 @@ impl Manager {
         };
         if let Some(signer) = plan.list_signer {
             // Before the new certificate: a signer that is re-keyed must not sign before phones know it.
-            self.choose_list_signer(signer)?;
+            self.choose_list_signer(signer).await?;
         }
         // From here on the new key serves: every daemon names the key of the certificate that is published.
         identity::publish(&self.folders.certificates, &recorded)?;
@@ -117,7 +117,7 @@ impl Manager {
     async fn sign_lists(&self, role: KeyRole, uid: u32) -> Result<(), CertmgrError> {
         let _one_at_a_time = self.made.lock().await;
         self.check_list_signer(role).await.inspect_err(|error| self.refused(role, uid, error))?;
-        self.choose_list_signer(role)?;
+        self.choose_list_signer(role).await?;
         self.auditor.record(&Event::ListSignerChosen { role: role.to_string(), uid });
         Ok(())
     }

@@ -19,14 +19,14 @@ use crate::{
     Certificates, CtlproviderError, CtlproviderSettings, DeviceFiles, Identities, TokenSigner, TrustListPlan, devices,
 };
 
-/// Beside the certificates that certmgr publishes: the role whose key is to sign lists.
+/// Beside the certificates that certmgr publishes: the fingerprint of the key that is to sign lists.
 const LIST_SIGNER: &str = "list-signer";
 
-/// No role has a name of so many bytes.
-const ROLE_LIMIT: u64 = 64;
+/// A SHA-256 in hexadecimal and a line's end.
+const FINGERPRINT_LIMIT: u64 = 65;
 
 /// What a list is made from: the certificates, and who is chosen to sign it.
-type Wanted = (Identities, Option<KeyRole>);
+type Wanted = (Identities, Option<String>);
 
 /// Keeps the published folder as it should be: looks, and builds what differs.
 pub struct Provider {
@@ -41,7 +41,7 @@ pub struct Provider {
     list: Option<(Wanted, Option<Stamp>)>,
     /// Where certmgr says who is to sign the list, if an operator chose.
     chosen_file: Watched,
-    chosen: Option<KeyRole>,
+    chosen: Option<String>,
     /// SHA-256 of the certificate whose signature every device file up to `sequence` has.
     file_signer: Option<[u8; 32]>,
     /// The last change of a device that is in the folder.
@@ -72,7 +72,7 @@ impl Provider {
             client,
             auditor,
             list: None,
-            chosen_file: Watched::new(config.paths.public_of("certmgr").join(LIST_SIGNER), ROLE_LIMIT),
+            chosen_file: Watched::new(config.paths.public_of("certmgr").join(LIST_SIGNER), FINGERPRINT_LIMIT),
             chosen: None,
             file_signer: None,
             sequence: 0,
@@ -112,21 +112,18 @@ impl Provider {
         list.and(files).and(read)
     }
 
-    /// Whom the operator chose; a file that says nobody who may sign lists chooses nobody.
+    /// Whose key the operator chose; a file that names no key of a signer chooses none.
     fn look_who_is_chosen(&mut self) {
         match self.chosen_file.changed() {
             Ok(None) => {}
-            Ok(Some(text)) => {
-                let role = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
-                self.chosen = role.filter(|role| matches!(role, KeyRole::ItlRecovery | KeyRole::CallManager));
-            }
+            Ok(Some(text)) => self.chosen = String::from_utf8(text).ok().map(|text| text.trim().to_owned()),
             Err(error) => tracing::warn!(%error, "who is to sign lists cannot be read"),
         }
     }
 
     fn trust_list(&mut self, identities: &Identities) -> Result<(), CtlproviderError> {
         self.look_who_is_chosen();
-        let wanted = (identities.clone(), self.chosen);
+        let wanted = (identities.clone(), self.chosen.clone());
         let path = self.folder.join(ITL_FILE_NAME);
         let stamp = Stamp::of(&path).map_err(CtlproviderError::file(&path))?;
         if stamp.is_some() && self.list.as_ref().is_some_and(|(made, at)| *made == wanted && *at == stamp) {
@@ -137,8 +134,14 @@ impl Provider {
             None => Vec::new(),
         };
         let held = TrustList::verified(&published);
-        let plan = TrustListPlan::following(held.as_ref(), self.chosen, identities, &self.node, self.settings.https)
-            .inspect_err(|error| self.audit_refusal(0, error))?;
+        let plan = TrustListPlan::following(
+            held.as_ref(),
+            self.chosen.as_deref(),
+            identities,
+            &self.node,
+            self.settings.https,
+        )
+        .inspect_err(|error| self.audit_refusal(0, error))?;
         if !plan.is_in(&published, &self.settings.limits) {
             self.build_list(&plan, &path).inspect_err(|error| self.audit_refusal(plan.certificates(), error))?;
         }

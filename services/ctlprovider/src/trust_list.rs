@@ -39,22 +39,23 @@ pub struct Published {
 }
 
 impl TrustListPlan {
-    /// The list that follows `held`, if phones hold one: signed by a key that they know from it. That is the key of the role
-    /// `chosen`, if they do; otherwise the one that signed `held`, until it gets another certificate, and then the other one. The
+    /// The list that follows `held`, if phones hold one: signed by a key that they know from it. That is the key with the
+    /// fingerprint `chosen`, if they do; otherwise the one that signed `held`, until it gets another certificate, and then the other one. The
     /// first list is signed by ITLRecovery.
     ///
     /// # Errors
     /// [`CtlproviderError::NoKnownSigner`].
     pub fn following(
         held: Option<&TrustList>,
-        chosen: Option<KeyRole>,
+        chosen: Option<&str>,
         identities: &Identities,
         node: &NodeSection,
         https: bool,
     ) -> Result<Self, CtlproviderError> {
         let (recovery, call_manager) = (&identities.recovery, &identities.call_manager);
-        let chosen = chosen.map(|role| if role == KeyRole::ItlRecovery { recovery } else { call_manager });
+        let is_chosen = |certificate: &&CertificateFacts| chosen == Some(&*certificate.key_fingerprint());
         let signer = held.map_or(Some(recovery), |list| {
+            let chosen = [recovery, call_manager].into_iter().find(is_chosen);
             let known = chosen.filter(|certificate| list.knows_signer(&certificate.der));
             known.or_else(|| list.next_signer(&[recovery, call_manager]))
         });

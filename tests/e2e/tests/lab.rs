@@ -20,7 +20,7 @@ fn copied_programs() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("debug");
     fs::create_dir(&copy).unwrap();
-    let names = DAEMONS.iter().map(|(daemon, _)| *daemon).chain(["postd", "lab", "phone"]);
+    let names = DAEMONS.iter().map(|(daemon, _)| *daemon).chain(["postd", "lab", "phone", "hsm-check"]);
     for name in names.map(|name| format!("casemate-{name}")).chain(["casemate".to_owned()]) {
         fs::copy(programs().join(&name), copy.join(&name)).unwrap();
     }

@@ -24,7 +24,7 @@ use crate::{
     rekey::plan::{Known, is_listed},
 };
 
-/// Beside the certificates: the role whose key is to sign lists, for ctlprovider.
+/// Beside the certificates, for ctlprovider: the fingerprint of the key that is to sign lists.
 const LIST_SIGNER: &str = "list-signer";
 
 /// How a signed configuration of a phone is named.
@@ -55,13 +55,14 @@ impl Manager {
         known.check_signer(role)
     }
 
-    /// Tells ctlprovider who is to sign lists.
-    pub(crate) fn choose_list_signer(&self, role: KeyRole) -> Result<(), CertmgrError> {
+    /// Tells ctlprovider whose key is to sign lists. The key, and not its role: the next one of the role is not chosen by that.
+    pub(crate) async fn choose_list_signer(&self, role: KeyRole) -> Result<(), CertmgrError> {
+        let Some(certificate) = self.records.current(role).await? else { return Ok(()) };
         let path = self.folders.certificates.join(LIST_SIGNER);
-        if fs::read_to_string(&path).is_ok_and(|chosen| chosen.trim() == role.name()) {
+        if fs::read_to_string(&path).is_ok_and(|chosen| chosen.trim() == certificate.key_fingerprint) {
             return Ok(());
         }
-        write_atomically(&path, format!("{role}\n").as_bytes(), 0o644)
+        write_atomically(&path, format!("{}\n", certificate.key_fingerprint).as_bytes(), 0o644)
             .map_err(|source| CertmgrError::Publish { path, source })
     }
 

@@ -1,6 +1,11 @@
 //! No room: the disk under a token is full. It is a real one, of a few megabytes of memory, so this needs root.
 
-use std::{fs, io::Write, path::Path, process::Command};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use casemate_harness::{Lab, Tokens};
 
@@ -9,33 +14,41 @@ use crate::stage::{AT_LAST, SOON, Stage, count, prepared};
 /// What a file takes at least.
 const PAGE: usize = 4096;
 
-/// A small file system over the token's folder, gone when dropped.
-struct Small<'a>(&'a Lab);
+/// A small file system over the folder in which the token's keys lie, gone when dropped.
+struct Small(PathBuf);
 
 fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap();
     assert!(status.success(), "{program} {arguments:?}: this drill needs root");
 }
 
-impl<'a> Small<'a> {
-    fn over_the_token_of(lab: &'a Lab) -> Self {
-        let (token, copy) = (lab.layout.token(), lab.layout.root.join("copy"));
-        let (token, copy) = (token.display().to_string(), copy.display().to_string());
-        run("cp", &["-a", &token, &copy]);
-        let owner = format!("size=2m,mode=700,uid={},gid={}", lab.layout.owner.uid("keyd"), lab.layout.owner.gid());
-        run("mount", &["-t", "tmpfs", "-o", &owner, "casemate-drill", &token]);
-        let small = Self(lab);
-        run("cp", &["-a", &format!("{copy}/."), &token]);
-        small
+/// Where keys lie on disk: in the token's own store, or as blobs that the TPM alone can open.
+fn folder_of(lab: &Lab, tokens: Tokens) -> PathBuf {
+    if tokens == Tokens::Tpm { lab.layout.state().join("keyd/tpm") } else { lab.layout.token() }
+}
+
+impl Small {
+    fn over(folder: PathBuf, lab: &Lab) -> Self {
+        let copy = lab.layout.root.join("copy");
+        let text = |path: &Path| path.display().to_string();
+        let owner = format!("uid={},gid={}", lab.layout.owner.uid("keyd"), lab.layout.owner.gid());
+        run("mkdir", &["-p", &text(&folder)]);
+        run("cp", &["-a", &text(&folder), &text(&copy)]);
+        run("mount", &["-t", "tmpfs", "-o", &format!("size=2m,mode=700,{owner}"), "casemate-drill", &text(&folder)]);
+        run("cp", &["-a", &format!("{}/.", text(&copy)), &text(&folder)]);
+        // The copy's own owner and mode came with it.
+        run("chmod", &["700", &text(&folder)]);
+        run("chown", &[&format!("{}:{}", lab.layout.owner.uid("keyd"), lab.layout.owner.gid()), &text(&folder)]);
+        Self(folder)
     }
 
-    fn filler(&self) -> std::path::PathBuf {
-        self.0.layout.root.join("token/filler")
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
     }
 
     /// Fills all but this many pages.
     fn fill(&self, pages: usize) {
-        let free = self.0.layout.root.join("token/free");
+        let free = self.0.join("free");
         fs::write(&free, vec![1; pages * PAGE]).unwrap();
         let mut filler = fs::File::create(self.filler()).unwrap();
         while filler.write(&[1; PAGE]).is_ok_and(|written| written > 0) {}
@@ -47,17 +60,16 @@ impl<'a> Small<'a> {
     }
 }
 
-impl Drop for Small<'_> {
+impl Drop for Small {
     fn drop(&mut self) {
-        let token: &Path = &self.0.layout.token();
-        let _ = Command::new("umount").arg("-l").arg(token).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
 /// Full before the first key, and again when all are there.
 fn full(name: &str, tokens: Tokens) {
     let lab = prepared(name, tokens);
-    let small = Small::over_the_token_of(&lab);
+    let small = Small::over(folder_of(&lab, tokens), &lab);
     lab.postd(&[]).unwrap();
     lab.start_daemons().unwrap();
     // Room for nothing, then for a part of a key, then for a key.
@@ -90,4 +102,9 @@ fn the_disk_under_softhsm_is_full() {
 #[test]
 fn the_disk_under_kryoptic_is_full() {
     full("drill-full-kryoptic", Tokens::Kryoptic);
+}
+
+#[test]
+fn the_disk_under_the_blobs_of_a_tpm_is_full() {
+    full("drill-full-tpm", Tokens::Tpm);
 }
