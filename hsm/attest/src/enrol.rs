@@ -11,6 +11,7 @@ use aws_lc_rs::{
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use serde::{Deserialize, Deserializer, Serialize};
 use webpki::{EndEntityCert, KeyUsage, aws_lc_rs as algorithms};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use zeroize::Zeroizing;
 
 use crate::{AttestError, PublicArea};
@@ -28,9 +29,30 @@ pub struct AttestationKey {
     /// The maker's certificate of the RSA-2048 endorsement key (template L-1 of the TCG EK Credential Profile), DER.
     #[serde(with = "hex::serde")]
     pub endorsement_certificate: Vec<u8>,
+    /// Certificates that the maker left in the TPM beside it, DER: the way from the maker's certificate to this one, or a part of it.
+    #[serde(with = "list")]
+    pub intermediates: Vec<Vec<u8>>,
     /// `TPMT_PUBLIC` of the attestation key.
     #[serde(with = "hex::serde")]
     pub public: Vec<u8>,
+}
+
+impl AttestationKey {
+    /// The most certificates that count beside the endorsement certificate.
+    pub const MOST_INTERMEDIATES: usize = 8;
+
+    /// The longest of them that counts, in bytes.
+    pub const LONGEST_INTERMEDIATE: usize = 4096;
+
+    /// The certificates beside the endorsement certificate, if they are no more and no longer than they may be.
+    fn intermediates(&self) -> Result<impl Iterator<Item = CertificateDer<'_>>, AttestError> {
+        let all = &self.intermediates;
+        let fits = all.iter().all(|certificate| certificate.len() <= Self::LONGEST_INTERMEDIATE);
+        if !fits || all.len() > Self::MOST_INTERMEDIATES {
+            return Err(AttestError::Malformed { what: "the list of certificates beside the endorsement certificate" });
+        }
+        Ok(all.iter().map(|certificate| CertificateDer::from(certificate.as_slice())))
+    }
 }
 
 /// What only the TPM with both keys can open.
@@ -52,6 +74,20 @@ pub struct Answer {
     /// The challenge's secret, which proves something to its maker alone.
     #[serde(serialize_with = "hex::serde::serialize", deserialize_with = "secret")]
     pub secret: Zeroizing<Vec<u8>>,
+}
+
+/// Rows of bytes as rows of hexadecimal digits.
+mod list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(rows: &[Vec<u8>], into: S) -> Result<S::Ok, S::Error> {
+        rows.iter().map(hex::encode).collect::<Vec<_>>().serialize(into)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Vec<u8>>, D::Error> {
+        let rows = Vec::<String>::deserialize(from)?;
+        rows.iter().map(|row| hex::decode(row).map_err(D::Error::custom)).collect()
+    }
 }
 
 impl fmt::Debug for Answer {
@@ -114,7 +150,8 @@ impl Expected {
 }
 
 /// Makes a challenge for `key`: `TPM2_MakeCredential` without a TPM (TPM 2.0 part 1, 24). The endorsement certificate must chain to
-/// one of the makers' certificates in `makers` at the time `now`, over `intermediates` where there are any.
+/// one of the makers' certificates in `makers` at the time `now`, over `intermediates` and those that came with the key where there are
+/// any.
 ///
 /// # Errors
 /// [`AttestError::Certificate`], and what makes the attestation key none.
@@ -128,7 +165,8 @@ pub fn challenge(
     if let Some(detail) = area.not_attesting() {
         return Err(AttestError::NoAttestationKey { detail });
     }
-    let spki = endorsement_key(&key.endorsement_certificate, makers, intermediates, now)?;
+    let intermediates: Vec<_> = intermediates.iter().cloned().chain(key.intermediates()?).collect();
+    let spki = endorsement_key(&key.endorsement_certificate, makers, &intermediates, now)?;
     let mut secret = Zeroizing::new(vec![0; SECRET]);
     rand::fill(&mut secret).map_err(|_| AttestError::Module { operation: "random bytes" })?;
     let challenge = make_credential(&spki, &secret, area.name())?;
@@ -149,7 +187,12 @@ fn endorsement_key(
     let certificate = EndEntityCert::try_from(&der).map_err(refused)?;
     let anchors: Vec<TrustAnchor<'_>> =
         makers.iter().map(webpki::anchor_from_trusted_cert).collect::<Result<_, _>>().map_err(refused)?;
-    let usage = KeyUsage::required(EK_CERTIFICATE);
+    if !is_for_an_endorsement_key(&der) {
+        let detail = "it is not a certificate of an endorsement key by its extended key usage".to_owned();
+        return Err(AttestError::Certificate { detail });
+    }
+    // An authority between need not name a usage (RFC 5280, 4.2.1.12); one that does is limited to it.
+    let usage = KeyUsage::required_if_present(EK_CERTIFICATE);
     certificate
         .verify_for_usage(
             &[
@@ -168,6 +211,13 @@ fn endorsement_key(
         )
         .map_err(refused)?;
     Ok(certificate.subject_public_key_info().to_vec())
+}
+
+/// Whether the certificate itself names the usage that the profile wants.
+fn is_for_an_endorsement_key(certificate: &[u8]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let usage = certificate.extended_key_usage().ok().flatten();
+    usage.is_some_and(|usage| usage.value.other.iter().any(|purpose| purpose.as_bytes() == EK_CERTIFICATE))
 }
 
 fn make_credential(endorsement: &[u8], secret: &[u8], name: &[u8]) -> Result<Challenge, AttestError> {

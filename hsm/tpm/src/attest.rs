@@ -2,14 +2,13 @@ use casemate_hsm_api::{HsmError, KeyId, SignatureScheme};
 use casemate_hsm_attest::{AttestationKey, Challenge, Pcr, QUOTED_PCRS, Quote, Statement};
 use tss_esapi::{
     Context, Error, Result as Answer, WrapperErrorKind,
-    abstraction::{AsymmetricAlgorithmSelection, ek},
+    abstraction::ek,
     attributes::{ObjectAttributesBuilder, SessionAttributesBuilder},
     constants::SessionType,
     handles::{AuthHandle, KeyHandle, SessionHandle},
     interface_types::{
         algorithm::{HashingAlgorithm, PublicAlgorithm},
         ecc::EccCurve,
-        key_bits::RsaKeyBits,
         resource_handles::Hierarchy,
         session_handles::{AuthSession, PolicySession},
     },
@@ -24,28 +23,18 @@ use zeroize::Zeroizing;
 
 use crate::{
     connection::{Connection, Secret},
+    endorsement::{self, ENDORSEMENT},
     keys::Keys,
     signature::outward,
     template::NAME_HASH,
 };
 
-/// The endorsement key of which makers certify most: RSA-2048, template L-1 of the TCG EK Credential Profile.
-const ENDORSEMENT: AsymmetricAlgorithmSelection = AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048);
-
-/// The attestation key and the TPM's endorsement certificate.
+/// The attestation key and the TPM's endorsement certificate, with the certificates that its maker left beside it.
 pub(crate) fn attestation_key(tpm: &mut Connection) -> Result<AttestationKey, HsmError> {
-    let certificate = tpm.ask_openly(|context| ek::retrieve_ek_pubcert(context, ENDORSEMENT)).map_err(|error| {
-        match tpm.failed("the endorsement certificate", error) {
-            // Nothing stands at its index.
-            HsmError::TokenAbsent { token, detail } if detail.contains("Handle") => {
-                let detail = "the TPM's maker gave it no certificate of an RSA-2048 endorsement key".to_owned();
-                HsmError::Unproven { token, detail }
-            }
-            other => other,
-        }
-    })?;
+    let endorsement_certificate = endorsement::certificate(tpm)?;
+    let intermediates = endorsement::intermediates(tpm)?;
     let public = with_attestation_key(tpm, "the attestation key", |_, _, public| public.marshall())?;
-    Ok(AttestationKey { endorsement_certificate: exact(certificate), public })
+    Ok(AttestationKey { endorsement_certificate, intermediates, public })
 }
 
 /// Opens a challenge: `TPM2_ActivateCredential`. The TPM gives the secret only if the challenge is for a key that it holds.
@@ -246,13 +235,4 @@ fn endorsed<T>(context: &mut Context, work: impl FnOnce(&mut Context, AuthSessio
         .and_then(|_| work(context, session));
     context.flush_context(SessionHandle::from(session).into())?;
     done
-}
-
-/// A certificate without the padding that some makers leave behind it in the index: as long as its DER header says.
-fn exact(mut certificate: Vec<u8>) -> Vec<u8> {
-    if let [0x30, 0x82, high, low, ..] = certificate.as_slice() {
-        let length = usize::from(u16::from_be_bytes([*high, *low])) + 4;
-        certificate.truncate(length);
-    }
-    certificate
 }

@@ -30,6 +30,7 @@
 mod attest;
 mod capability;
 mod connection;
+mod endorsement;
 mod error;
 mod folder;
 mod frame;

@@ -33,7 +33,7 @@ pub(crate) struct Challenge {
     /// Certificates of TPM makers that you believe, from the makers themselves (PEM)
     #[arg(long, value_name = "PEM", num_args = 1.., required = true)]
     pub(crate) makers: Vec<PathBuf>,
-    /// Certificates between a maker's and the TPM's, where there are any (PEM); they are judged, not believed
+    /// Certificates between a maker's and the TPM's, beside those that the TPM itself holds (PEM); they are judged, not believed
     #[arg(long, value_name = "PEM", num_args = 1..)]
     pub(crate) intermediates: Vec<PathBuf>,
     /// The challenge, to be answered by `casemate hsm answer`

@@ -8,7 +8,10 @@ use std::{
     process::{Command, Output},
 };
 
-use rcgen::{CertificateParams, Issuer, KeyPair, SubjectPublicKeyInfo};
+use casemate_pki::CertificateFacts;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SubjectPublicKeyInfo,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -27,6 +30,20 @@ fn certificate(spki: &[u8]) -> String {
     let issuer = Issuer::new(CertificateParams::new(Vec::new()).unwrap(), KeyPair::generate().unwrap());
     let key = SubjectPublicKeyInfo::from_der(spki).unwrap();
     pem(CertificateParams::new(Vec::new()).unwrap().signed_by(&key, &issuer).unwrap().der())
+}
+
+/// An authority named `name`, whose certificate is by `parent` or by itself, and that certificate in DER.
+fn authority(name: &str, parent: Option<&Issuer<'_, KeyPair>>) -> (Issuer<'static, KeyPair>, Vec<u8>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = match parent {
+        Some(parent) => params.signed_by(&key, parent),
+        None => params.self_signed(&key),
+    };
+    let der = certificate.unwrap().der().to_vec();
+    (Issuer::new(params, key), der)
 }
 
 impl Desk {
@@ -179,6 +196,54 @@ fn a_challenge_is_made_for_a_named_makers_tpm_alone_and_its_secret_enrols() {
     desk.write("answer.json", &json!({ "secret": kept["secret"] }));
     assert!(desk.run(&enrol).status.success());
     assert_eq!(read("own.json"), desk.vector["enrolled"]);
+}
+
+/// A maker whose certificate signs another's, which signs the TPM's: the one in between comes with the key, from the TPM.
+#[test]
+fn certificates_that_came_with_the_key_lead_to_the_maker_and_are_not_believed() {
+    let desk = Desk::new();
+    let (root, root_der) = authority("Root", None);
+    let (between, between_der) = authority("Between", Some(&root));
+    let (stranger, stranger_der) = authority("Stranger", None);
+    let own = hex::decode(desk.vector["statement"]["by"]["endorsement-certificate"].as_str().unwrap()).unwrap();
+    let key = SubjectPublicKeyInfo::from_der(&CertificateFacts::parse(&own).unwrap().spki_der).unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 1])];
+    let by = |issuer| params.clone().signed_by(&key, issuer).unwrap().der().to_vec();
+    fs::write(desk.path("root.pem"), pem(&root_der)).unwrap();
+    fs::write(desk.path("between.pem"), pem(&between_der)).unwrap();
+    let challenge = |endorsement: &[u8], beside: &[&[u8]], more: &[&str]| {
+        let mut key = desk.vector["statement"]["by"].clone();
+        key["endorsement-certificate"] = hex::encode(endorsement).into();
+        key["intermediates"] = beside.iter().map(hex::encode).collect();
+        desk.write("key.json", &key);
+        let _ = (fs::remove_file(desk.path("expected.json")), fs::remove_file(desk.path("challenge.json")));
+        let files = ["--makers", "root.pem", "--output", "challenge.json", "--keep", "expected.json"];
+        desk.run(&[&["challenge", "--key", "key.json"], &files[..], more].concat())
+    };
+    let good = by(&between);
+    assert!(refused(&challenge(&good, &[], &[])).contains("not issued by a maker"));
+    let accepted = |output: Output| assert!(output.status.success(), "{output:?}");
+    accepted(challenge(&good, &[&between_der], &[]));
+    accepted(challenge(&good, &[], &["--intermediates", "between.pem"]));
+    // What is beside it and of no use does no harm.
+    accepted(challenge(&good, &[b"garbage", &stranger_der, &good, &between_der], &[]));
+    // A certificate of the same maker's for something else.
+    let mut other = params.clone();
+    other.extended_key_usages.clear();
+    let other = other.signed_by(&key, &between).unwrap();
+    assert!(refused(&challenge(other.der(), &[&between_der], &[])).contains("extended key usage"));
+    // An authority that came from the node is none.
+    assert!(refused(&challenge(&by(&stranger), &[&stranger_der, &between_der], &[])).contains("not issued by a maker"));
+    for beside in [vec![&between_der[..]; 9], vec![&between_der[..], &[0x30; 4097]]] {
+        assert!(refused(&challenge(&good, &beside, &[])).contains("beside the endorsement certificate"));
+    }
+    accepted(challenge(&good, &[&between_der[..]; 8], &[]));
+    let mut key = desk.vector["statement"]["by"].clone();
+    key["intermediates"] = json!(["30zz"]);
+    desk.write("key.json", &key);
+    let made = desk.run(&["challenge", "--key", "key.json", "--makers", "root.pem", "--output", "a", "--keep", "b"]);
+    assert!(refused(&made).contains("key.json is no attestation key"));
 }
 
 #[test]

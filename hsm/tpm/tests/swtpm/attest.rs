@@ -1,9 +1,13 @@
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, SignatureScheme};
-use casemate_hsm_attest::{AttestError, Enrolled, QUOTED_PCRS, Statement, challenge};
+use casemate_hsm_attest::{AttestError, AttestationKey, Enrolled, QUOTED_PCRS, Statement, challenge};
 use casemate_hsm_tpm::TpmStore;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SubjectPublicKeyInfo,
+};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::EndEntityCert;
 
 use crate::lab::Lab;
 
@@ -131,6 +135,99 @@ fn an_expired_certificate_and_a_tpm_without_one_enrol_nothing() {
     assert!(matches!(none, Err(HsmError::Unproven { .. })), "{none:?}");
     store.generate(ID, "k", SPEC).unwrap();
     store.sign(ID, SignatureScheme::RsaPkcs1Sha256, b"m").unwrap();
+}
+
+/// Bytes of the chain in each index: fewer than a certificate has.
+const PART: usize = 250;
+
+/// Writes `content` into a new index of the TPM, as its maker does.
+fn write_index(lab: &Lab, index: u32, content: &[u8]) {
+    let (path, index) = (lab.path("content"), format!("{index:#x}"));
+    fs::write(&path, content).unwrap();
+    let attributes = "ownerread|authread|ppread|ppwrite|no_da|platformcreate";
+    lab.tool("tpm2_nvdefine", &[&index, "-C", "p", "-s", &content.len().to_string(), "-a", attributes]);
+    lab.tool("tpm2_nvwrite", &[&index, "-C", "p", "-i", path.to_str().unwrap()]);
+}
+
+/// An authority whose certificate is by `parent` or by itself, and that certificate in DER.
+fn authority(name: &str, parent: Option<&Issuer<'_, KeyPair>>) -> (Issuer<'static, KeyPair>, Vec<u8>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let certificate = match parent {
+        Some(parent) => params.signed_by(&key, parent),
+        None => params.self_signed(&key),
+    };
+    let der = certificate.unwrap().der().to_vec();
+    (Issuer::new(params, key), der)
+}
+
+/// The maker's own certificate signs another's, which signs a third's, which signs the TPM's. The two in between are in the TPM, one
+/// behind the other over the ends of indices, among indices that are no use to anybody.
+#[test]
+fn the_certificates_between_the_makers_and_the_tpms_are_handed_over() {
+    let (lab, _) = Lab::certified();
+    let (root, maker) = authority("Root", None);
+    let (upper, upper_der) = authority("Upper", Some(&root));
+    let (lower, lower_der) = authority("Lower", Some(&upper));
+    let store = TpmStore::open(lab.settings()).unwrap();
+    let key = store.attestation_key().unwrap();
+    assert_eq!(key.intermediates, [[0; 0]; 0]);
+    drop(store);
+    let der = CertificateDer::from(key.endorsement_certificate);
+    let spki = EndEntityCert::try_from(&der).unwrap().subject_public_key_info().to_vec();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 1])];
+    let endorsed = params.signed_by(&SubjectPublicKeyInfo::from_der(&spki).unwrap(), &lower).unwrap();
+    lab.tool("tpm2_nvundefine", &["0x01c00002", "-C", "p"]);
+    write_index(&lab, 0x01c0_0002, endorsed.der());
+    let store = TpmStore::open(lab.settings()).unwrap();
+    let challenged = |store: &TpmStore| {
+        let key = store.attestation_key().unwrap();
+        challenge(&key, &[CertificateDer::from(maker.as_slice())], &[], now())
+    };
+    assert!(matches!(challenged(&store), Err(AttestError::Certificate { .. })), "without what is in between");
+    drop(store);
+    // Garbage, a header of more than there is, an index that was never written and one that asks for a password that nobody has.
+    write_index(&lab, 0x01c0_0100, &[0x5a; 2048]);
+    write_index(&lab, 0x01c0_0101, &[0x30, 0x82, 0xff, 0xff, 0x30, 0x82]);
+    lab.tool(
+        "tpm2_nvdefine",
+        &["0x01c00102", "-C", "p", "-s", "64", "-a", "authread|ppread|ppwrite|no_da|platformcreate"],
+    );
+    let locked = ["0x01c00103", "-C", "p", "-s", "8", "-p", "secret", "-a", "authread|ppwrite|platformcreate"];
+    lab.tool("tpm2_nvdefine", &locked);
+    fs::write(lab.path("content"), [0; 8]).unwrap();
+    lab.tool("tpm2_nvwrite", &["0x01c00103", "-C", "p", "-i", lab.path("content").to_str().unwrap()]);
+    let chain = [&lower_der[..], &[0; 5], &upper_der].concat();
+    assert!(upper_der.len() > PART && lower_der.len() > PART);
+    for (index, part) in (0x01c0_0104..).zip(chain.chunks(PART)) {
+        write_index(&lab, index, part);
+    }
+    // Beyond the range.
+    write_index(&lab, 0x01c0_0200, &maker);
+    let store = TpmStore::open(lab.settings()).unwrap();
+    assert_eq!(store.attestation_key().unwrap().intermediates, [lower_der, upper_der]);
+    let (sent, expected) = challenged(&store).unwrap();
+    let enrolled = expected.enrol(&store.answer(&sent).unwrap()).unwrap();
+    assert_eq!(enrolled.endorsement_certificate(), &endorsed.der()[..]);
+    // Nothing was tried that counts as an attack.
+    drop(store);
+    let told = lab.tool("tpm2_getcap", &["properties-variable"]);
+    assert!(told.contains("TPM2_PT_LOCKOUT_COUNTER: 0x0\n"), "{told}");
+}
+
+/// More than the bounds allow is left out, and the rest counts.
+#[test]
+fn a_tpm_with_too_many_certificates_hands_over_the_first() {
+    let (lab, _) = Lab::certified();
+    let (_, one) = authority("One", None);
+    for index in 0..AttestationKey::MOST_INTERMEDIATES + 2 {
+        write_index(&lab, 0x01c0_0100 + u32::try_from(index).unwrap(), &one);
+    }
+    let store = TpmStore::open(lab.settings()).unwrap();
+    assert_eq!(store.attestation_key().unwrap().intermediates, vec![one; AttestationKey::MOST_INTERMEDIATES]);
 }
 
 /// The quoted registers are the ones that another program reads; what is measured later is another statement, and no half of one
