@@ -178,18 +178,43 @@ impl ResourceManager {
         let mut started = Self { address: String::new(), bus: Some(bus), manager: None };
         BufReader::new(output).read_line(&mut started.address)?;
         started.address.truncate(started.address.trim_end().len());
+        started.restart(tpm)?;
+        Ok(started)
+    }
+
+    /// Kills it; its bus stays.
+    pub fn kill(&mut self) {
+        if let Some(manager) = self.manager.take() {
+            end(manager);
+        }
+    }
+
+    /// Starts it again on the same bus, with nothing that it held for anybody.
+    ///
+    /// # Errors
+    /// As [`ResourceManager::start`].
+    pub fn restart(&mut self, tpm: &Swtpm) -> io::Result<()> {
+        self.kill();
         let mut manager = quiet("tpm2-abrmd");
-        manager.env("DBUS_SESSION_BUS_ADDRESS", &started.address);
+        manager.env("DBUS_SESSION_BUS_ADDRESS", &self.address);
         manager.args(["--session", "--allow-root", &format!("--tcti={}", tpm.tcti())]);
-        started.manager = Some(manager.spawn()?);
+        self.manager = Some(manager.spawn()?);
         let deadline = Instant::now() + PATIENCE;
-        while !started.serves()? {
+        while !self.serves()? {
             if Instant::now() > deadline {
                 return Err(io::Error::other("tpm2-abrmd does not serve"));
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(started)
+        Ok(())
+    }
+
+    /// Whether it runs.
+    ///
+    /// # Errors
+    /// Linux does not say.
+    pub fn runs(&mut self) -> io::Result<bool> {
+        self.manager.as_mut().map_or(Ok(false), |manager| Ok(manager.try_wait()?.is_none()))
     }
 
     /// The variables by which a program finds it: its bus, and its name for a library of tpm2-tss in `tcti`.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use casemate_hsm_swtpm::Swtpm;
+use casemate_hsm_swtpm::{ResourceManager, Swtpm};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::signal::{Signal, kill},
@@ -271,12 +271,17 @@ impl Lab {
         Ok(to)
     }
 
-    /// How many private and how many public keys are on the token, counted by a program that is not ours.
+    /// How many private and how many public keys are on the PKCS#11 tokens, counted by a program that is not ours.
     ///
     /// # Errors
-    /// The token cannot be read.
+    /// A token cannot be read.
     pub fn token_objects(&self) -> Result<(usize, usize), LabError> {
-        token::count_objects(&self.layout, &self.module())
+        let (mut private, mut public) = (0, 0);
+        for (module, pin) in self.settings.tokens.pkcs11(&self.layout) {
+            let counted = token::count_objects(&self.layout, &module, &pin)?;
+            (private, public) = (private + counted.0, public + counted.1);
+        }
+        Ok((private, public))
     }
 
     /// The PKCS#11 module of the lab's tokens.
@@ -314,6 +319,33 @@ impl Lab {
     /// It has none, or it does not start.
     pub fn put_tpm_back(&self) -> Result<(), LabError> {
         self.hardware.tpm(Swtpm::restart)
+    }
+
+    /// Kills the resource manager before the lab's TPM.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn kill_resource_manager(&self) -> Result<(), LabError> {
+        self.hardware.manager(|manager, _| {
+            manager.kill();
+            Ok(())
+        })
+    }
+
+    /// Starts the resource manager before the lab's TPM again, with nothing that it held for anybody.
+    ///
+    /// # Errors
+    /// It has none, or it does not start.
+    pub fn restart_resource_manager(&self) -> Result<(), LabError> {
+        self.hardware.manager(ResourceManager::restart)
+    }
+
+    /// Whether the resource manager before the lab's TPM runs.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn resource_manager_runs(&self) -> Result<bool, LabError> {
+        self.hardware.manager(|manager, _| manager.runs())
     }
 
     /// The file that says where each role's key lives.

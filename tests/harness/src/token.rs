@@ -106,8 +106,8 @@ pub(crate) fn digits() -> Result<String, LabError> {
 }
 
 /// How many private and how many public keys are on the token, as OpenSC's `pkcs11-tool` sees them.
-pub(crate) fn count_objects(layout: &Layout, module: &Path) -> Result<(usize, usize), LabError> {
-    let pin = fs::read_to_string(layout.pin()).map_err(LabError::file(layout.pin()))?;
+pub(crate) fn count_objects(layout: &Layout, module: &Path, pin: &Path) -> Result<(usize, usize), LabError> {
+    let pin = fs::read_to_string(pin).map_err(LabError::file(pin))?;
     let module = module.to_string_lossy();
     let list = ["--module", &*module, "--token-label", LABEL, "--login", "--pin", "env:LAB_PIN", "--list-objects"];
     let mut command = beside_keyd(layout, "pkcs11-tool", &list);

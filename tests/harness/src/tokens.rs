@@ -119,6 +119,13 @@ impl Tokens {
         }
     }
 
+    /// Every PKCS#11 token, by its module and the file of its user PIN.
+    pub(crate) fn pkcs11(self, layout: &Layout) -> Vec<(PathBuf, PathBuf)> {
+        let default = (self.module(), layout.pin());
+        let softhsm = (self == Self::Tpm2Pkcs11).then(|| (token::MODULE.into(), self.softhsm_pin(layout)));
+        [Some(default), softhsm].into_iter().flatten().collect()
+    }
+
     /// The user PIN of SoftHSM: that of the default token, where it is not another.
     fn softhsm_pin(self, layout: &Layout) -> PathBuf {
         if matches!(self, Self::Tpm2Pkcs11) { layout.root.join("etc/softhsm-pin") } else { layout.pin() }
@@ -186,7 +193,7 @@ fn each_of(loads: &str, load: u32) -> String {
 /// What stands behind the tokens of a lab, and ends with it.
 pub(crate) struct Hardware {
     // Dropped first, for it is connected to the TPM.
-    _manager: Option<ResourceManager>,
+    manager: Option<Mutex<ResourceManager>>,
     tpm: Option<Mutex<Swtpm>>,
     /// Lines for `[keyd]`.
     pub(crate) settings: String,
@@ -199,6 +206,18 @@ impl Hardware {
         let tpm = self.tpm.as_ref().ok_or_else(|| failed("this lab has none"))?;
         let mut tpm = tpm.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut tpm).map_err(|error| failed(&error.to_string()))
+    }
+
+    /// Does something to the program that stands before the TPM.
+    pub(crate) fn manager<T>(
+        &self,
+        work: impl FnOnce(&mut ResourceManager, &Swtpm) -> std::io::Result<T>,
+    ) -> Result<T, LabError> {
+        let failed = |output: &str| LabError::Failed { program: "tpm2-abrmd".into(), output: output.to_owned() };
+        let (Some(manager), Some(tpm)) = (&self.manager, &self.tpm) else { return Err(failed("this lab has none")) };
+        let mut manager = manager.lock().unwrap_or_else(PoisonError::into_inner);
+        let tpm = tpm.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut manager, &tpm).map_err(|error| failed(&error.to_string()))
     }
 }
 
@@ -236,7 +255,7 @@ pub(crate) fn make(layout: &Layout, tokens: Tokens) -> Result<Hardware, LabError
         Tokens::SoftHsm | Tokens::Tpm | Tokens::Split => {}
     }
     let settings = tokens.settings(layout, tpm.as_ref());
-    Ok(Hardware { _manager: manager, tpm: tpm.map(Mutex::new), settings })
+    Ok(Hardware { manager: manager.map(Mutex::new), tpm: tpm.map(Mutex::new), settings })
 }
 
 fn start(state: &Path) -> Result<Swtpm, LabError> {

@@ -10,6 +10,7 @@ mod limits;
 mod load;
 mod pin;
 mod removal;
+mod resource_manager;
 mod shared;
 mod stage;
 mod wrong;
