@@ -42,7 +42,11 @@ impl Lease {
         if loaded.get(&self.path).is_none_or(|module| module.tokens.len() > 1) {
             return Ok(false);
         }
-        self.context.clone().finalize()?;
+        match self.context.clone().finalize() {
+            // An earlier restart came no further than this.
+            Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) => {}
+            finalized => finalized?,
+        }
         initialize(&self.context)?;
         Ok(true)
     }

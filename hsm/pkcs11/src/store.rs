@@ -43,6 +43,9 @@ pub struct Pkcs11Store {
     /// started that this is over: kryoptic of the first, SoftHSM of the second, which it sees if it is started while somebody makes
     /// the token.
     closed: AtomicBool,
+    /// A signature failed by an error of the token's own. Some modules, tpm2-pkcs11 among them, answer everything else without
+    /// their token, and are of use again only when they are started anew: what they say of themselves is not believed then.
+    doubted: AtomicBool,
     connecting: Mutex<()>,
     /// Generation and removal one at a time: neither may see the other's half.
     changing: Mutex<()>,
@@ -90,6 +93,7 @@ impl Pkcs11Store {
             anchor: Mutex::default(),
             at_pin: Arc::default(),
             closed: AtomicBool::default(),
+            doubted: AtomicBool::default(),
             connecting: Mutex::default(),
             changing: Mutex::default(),
             wrong: OnceLock::new(),
@@ -106,7 +110,8 @@ impl Pkcs11Store {
     pub fn connect(&self) -> Result<(), Pkcs11Error> {
         let _one = lock(&self.connecting);
         self.usable()?;
-        if self.pool.call(self.settings.call_timeout(), self.needed_to_look(), self.holds()).is_ok() {
+        let look = || self.pool.call(self.settings.call_timeout(), self.needed_to_look(), self.holds());
+        if !self.doubted.load(Ordering::Acquire) && look().is_ok() {
             return Ok(());
         }
         let limit = self.settings.call_timeout();
@@ -118,7 +123,7 @@ impl Pkcs11Store {
         let pins = Pins { file: read_pin(&self.files.pin)?, next: NextPin::of(&self.files.pin).read()? };
         let (settings, files) = (self.settings.clone(), self.files.clone());
         let at_pin = Arc::clone(&self.at_pin);
-        let anew = self.closed.swap(false, Ordering::AcqRel);
+        let anew = self.closed.swap(false, Ordering::AcqRel) | self.doubted.swap(false, Ordering::AcqRel);
         // The result is nested: the pool's own error is the token's silence, the inner one is everything else.
         let connected = self.pool.call(limit, Needs::Module, move |worker| {
             at_pin.store(true, Ordering::Release);
@@ -343,7 +348,11 @@ impl KeyStore for Pkcs11Store {
 
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
         let message = message.to_vec();
-        self.ask(self.settings.call_timeout(), move |worker| keys::sign(worker, id, scheme, &message))
+        let signed = self.ask(self.settings.call_timeout(), move |worker| keys::sign(worker, id, scheme, &message));
+        if matches!(signed, Err(HsmError::Device { .. })) {
+            self.doubted.store(true, Ordering::Release);
+        }
+        signed
     }
 
     fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {

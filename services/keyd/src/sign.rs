@@ -47,6 +47,7 @@ impl Broker {
             if matches!(error, HsmError::KeyMissing { .. }) {
                 token.set_missing(&made, Some(Missing::Gone(NOT_THERE.to_owned())));
             }
+            token.doubt(&error, &serving);
             token.failed(&error, &serving)
         })
     }

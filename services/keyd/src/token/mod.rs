@@ -352,13 +352,25 @@ impl Token {
     /// Takes note of an error of a call while it served: an absence or wrong answer ends the service. `served` is the standing
     /// under which the call was made: an error that comes late does not end the service of another token.
     pub(crate) fn note(&self, error: &HsmError, served: &Arc<Serving>) {
-        let current = matches!(&*self.standing(), Standing::Serving(now) if now.serial == served.serial);
+        let current = self.serves_as(served);
         // Busy is load, not absence.
         let ends =
             !matches!(error, HsmError::Busy { .. }) && (error.is_absence() || error.is_error_state() || is_pin(error));
         if error.is_error_state() || (current && ends) {
             self.leave(error, self.pin_stamp());
         }
+    }
+
+    /// Takes note that a key did not sign on a token that says that it is there: it is tested again before it serves on, for some
+    /// tokens answer everything else without being there.
+    pub(crate) fn doubt(&self, error: &HsmError, served: &Arc<Serving>) {
+        if matches!(error, HsmError::Device { .. }) && self.serves_as(served) {
+            self.leave(error, self.pin_stamp());
+        }
+    }
+
+    fn serves_as(&self, served: &Serving) -> bool {
+        matches!(&*self.standing(), Standing::Serving(now) if now.serial == served.serial)
     }
 
     fn leave(&self, error: &HsmError, stamp: Option<Stamp>) {
