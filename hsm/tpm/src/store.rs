@@ -38,8 +38,6 @@ pub struct TpmStore {
     line: Line,
     shared: Arc<Shared>,
     connecting: Mutex<()>,
-    /// The error state, and what led to it.
-    wrong: OnceLock<String>,
 }
 
 /// What the jobs on the TPM's thread need, which may outlive their callers.
@@ -48,6 +46,8 @@ struct Shared {
     token: Mutex<TokenRecord>,
     policy: Option<Vec<u8>>,
     most: usize,
+    /// The error state, and what led to it.
+    wrong: OnceLock<String>,
 }
 
 impl TpmStore {
@@ -94,8 +94,9 @@ impl TpmStore {
         let absent = || TpmError::NotInitialized { folder: settings.folder.clone() };
         let token = folder.token()?.ok_or_else(absent)?;
         let line = Line::start(&token.serial, settings.queue, settings.call_timeout()).map_err(TpmError::Thread)?;
-        let shared = Shared { folder, token: Mutex::new(token), policy, most: settings.keys };
-        Ok(Self { settings, line, shared: Arc::new(shared), connecting: Mutex::default(), wrong: OnceLock::new() })
+        let (token, wrong) = (Mutex::new(token), OnceLock::new());
+        let shared = Shared { folder, token, policy, most: settings.keys, wrong };
+        Ok(Self { settings, line, shared: Arc::new(shared), connecting: Mutex::default() })
     }
 
     /// Finds the TPM, for the first time or after it was away, and logs in with the PIN of the PIN file, unless the connection
@@ -185,23 +186,29 @@ impl TpmStore {
         work: impl FnOnce(Keys<'_>) -> Result<T, HsmError> + Send + 'static,
     ) -> Result<T, HsmError> {
         self.usable()?;
-        let shared = Arc::clone(&self.shared);
-        let answer = self.line.call(limit, move |desk| {
-            desk.work(|tpm| {
+        let (shared, token) = (Arc::clone(&self.shared), self.line.token().to_owned());
+        self.line.call(limit, move |desk| {
+            // Seen and set on the TPM's thread: of calls that wait behind the wrong answer, none asks the TPM once more.
+            shared.usable(&token)?;
+            let answer = desk.work(|tpm| {
                 work(Keys { tpm, folder: &shared.folder, policy: shared.policy.as_deref(), most: shared.most })
-            })
-        });
-        if let Err(HsmError::WrongAnswer { operation, .. }) = &answer {
-            self.wrong.get_or_init(|| operation.clone());
-        }
-        answer
+            });
+            if let Err(HsmError::WrongAnswer { operation, .. }) = &answer {
+                shared.wrong.get_or_init(|| operation.clone());
+            }
+            answer
+        })
     }
 
     fn usable(&self) -> Result<(), HsmError> {
+        self.shared.usable(self.line.token())
+    }
+}
+
+impl Shared {
+    fn usable(&self, token: &str) -> Result<(), HsmError> {
         match self.wrong.get() {
-            Some(operation) => {
-                Err(HsmError::WrongAnswer { token: self.line.token().to_owned(), operation: operation.clone() })
-            }
+            Some(operation) => Err(HsmError::WrongAnswer { token: token.to_owned(), operation: operation.clone() }),
             None => Ok(()),
         }
     }

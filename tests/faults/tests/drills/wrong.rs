@@ -1,5 +1,7 @@
 //! A token that gives a wrong answer is not used any more, until somebody starts keyd again and it is well.
 
+use std::thread;
+
 use casemate_faults::Noise;
 use casemate_harness::Tokens;
 use casemate_phone::PhoneError;
@@ -45,10 +47,16 @@ fn kryoptic_gives_one_wrong_bit() {
 /// What comes back over the wire is not what the TPM said: the session's HMAC shows it, or the answer cannot be read.
 fn garbled(name: &str, noise: Noise) {
     with_bus(name, |stage, bus| {
-        let phone = stage.phone();
+        // Several, so that signatures wait behind the wrong one.
+        let phones = [(); 4].map(|()| stage.phone());
         bus.disturb(Some(noise));
-        let refused = phone.enrol();
-        assert!(matches!(refused, Err(PhoneError::Connection { service: "CAPF", .. })), "{refused:?}");
+        thread::scope(|scope| {
+            for refused in phones.each_ref().map(|phone| scope.spawn(|| phone.enrol())) {
+                let refused = refused.join().unwrap();
+                assert!(matches!(refused, Err(PhoneError::Connection { service: "CAPF", .. })), "{refused:?}");
+            }
+        });
+        let [phone, ..] = &phones;
         let wrong = stage.lab.wait_for_events("TokenWrongAnswer", 1).unwrap();
         println!("{name}: {}; {}", wrong[0], state(stage.lab));
         bus.disturb(None);
@@ -61,7 +69,7 @@ fn garbled(name: &str, noise: Noise) {
         stage.lab.stop_daemon("keyd").unwrap();
         bus.disturb(None);
         stage.lab.start_daemon("keyd").unwrap();
-        stage.serves_again(&phone, SOON);
+        stage.serves_again(phone, SOON);
         stage.nothing_was_lost();
     });
 }
