@@ -19,5 +19,5 @@ pub use pin::{PIN_LIMIT, Pin, PinRefused};
 pub use rate::{SignatureRate, TimedCalls};
 pub use role::{KeyRole, UnknownRole};
 pub use scheme::{Hash, Padding, SignatureScheme};
-pub use store::{KeyState, KeyStore, LoginState, StoredKey, TokenInfo};
+pub use store::{Continuation, KeyState, KeyStore, LoginState, RunBy, StoredKey, TokenInfo};
 pub use verify::verification;

@@ -65,6 +65,18 @@ pub struct StoredKey {
     pub public: PublicKey,
 }
 
+/// Whose thread does what follows a signature.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RunBy {
+    /// That of whoever asked for it.
+    Caller,
+    /// Another: the caller's is in a call to the token that took too long, and may never return.
+    Another,
+}
+
+/// What follows a signature, or the failure to make one. It may take as long as it needs.
+pub type Continuation = Box<dyn FnOnce(Result<Vec<u8>, HsmError>, RunBy) + Send>;
+
 /// A token that makes keys and signs with them. Every call is bounded in time, and may be made from any thread.
 pub trait KeyStore: Send + Sync {
     /// What the token is, and that it is there now.
@@ -106,6 +118,13 @@ pub trait KeyStore: Send + Sync {
     /// # Errors
     /// [`HsmError::KeyMissing`] when nothing stands under `id`.
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError>;
+
+    /// As [`KeyStore::sign`], for a caller who can leave his thread in the token: `then` is run once, with the signature or with why
+    /// there is none, in the time that [`KeyStore::sign`] would take. So no other thread need be woken to make the signature, which
+    /// costs more than a fast one. When this returns after another thread was given `then`, nothing is left to be done.
+    fn sign_then(&self, id: KeyId, scheme: SignatureScheme, message: &[u8], then: Continuation) {
+        then(self.sign(id, scheme, message), RunBy::Caller);
+    }
 
     /// How fast the token signs with a key of `algorithm`, one signature after the other for `duration`: measured with a temporary
     /// key of the token, which is gone when this returns and never was among [`KeyStore::keys`]. The time in which that key is

@@ -23,6 +23,7 @@ pub mod signature;
 mod store;
 mod template;
 mod token;
+mod watch;
 mod worker;
 
 pub use error::Pkcs11Error;

@@ -6,10 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use casemate_hsm_api::HsmError;
+use casemate_hsm_api::{HsmError, RunBy};
 use cryptoki::{context::Pkcs11, session::Session, slot::Slot};
 
-use crate::{Pkcs11Settings, module::Lease, worker::Worker};
+use crate::{
+    Pkcs11Settings,
+    module::Lease,
+    watch::{Baton, Watch},
+    worker::Worker,
+};
 
 /// Where the sessions are to be opened.
 #[derive(Clone)]
@@ -18,10 +23,12 @@ pub(crate) struct Target {
     pub(crate) serial: Arc<str>,
 }
 
-/// The threads that call the module, and the queue before them. Each thread has one session at most; a thread whose call
-/// hangs is given up and replaced, up to a bound, and comes back to work when its call returns.
+/// The workers, with one session each at most, that call the module: on the thread of a caller who can leave it in a call that hangs
+/// ([`Pool::call_here`]), or on one of the pool's threads, behind a queue. A worker whose call hangs is given up and replaced, up to
+/// a bound, and comes back to work when its call returns.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+    watch: Watch,
     limit: Duration,
 }
 
@@ -44,16 +51,18 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Box<dyn Job>>,
-    /// Threads that take jobs.
+    /// Workers that nobody works with; those with a session are taken first, the last one that worked before the others.
+    idle: Vec<Worker>,
+    /// Workers, those that were given up not counted.
     live: usize,
-    /// Threads whose caller has given up.
+    /// Workers whose caller has given up.
     hung: usize,
-    /// Sessions that threads hold.
+    /// Sessions that workers hold.
     open: usize,
     /// Sessions of another generation are to be closed.
     generation: u64,
     target: Option<Target>,
-    /// The token opens no more sessions than so many for the threads, as it said when it was last asked for more.
+    /// The token opens no more sessions than so many for the workers, as it said when it was last asked for more.
     room: Option<Room>,
     /// The session that logged in, where the token opens no other. Whoever works first takes it.
     only: Option<Session>,
@@ -72,7 +81,7 @@ struct Room {
 /// What a call works with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Needs {
-    /// A session. Where the token opens fewer than there are threads, the call waits for one in the queue.
+    /// A session. Where the token opens fewer than there are workers, the call waits for one in the queue.
     Session,
     /// The module alone.
     Module,
@@ -92,11 +101,11 @@ struct Call<T, F> {
     work: F,
 }
 
-/// How a job ended for its thread.
+/// How a job ended for its worker.
 enum Ended {
     /// The caller took the result, or nobody waited any more before it began.
     Served,
-    /// The caller gave up while it ran; the thread was replaced.
+    /// The caller gave up while it ran; the worker was replaced, and its thread.
     GivenUp,
     /// The token opened no session for it, although it has others of ours. It waits for one of those.
     WithoutRoom(Box<dyn Job>),
@@ -130,12 +139,11 @@ impl Pool {
             hung: settings.hung_calls,
             retry: settings.call_timeout(),
         });
-        let pool = Self { shared, limit: settings.call_timeout() };
-        let mut state = pool.shared.state();
+        let pool = Self { shared, watch: Watch::start()?, limit: settings.call_timeout() };
         for _ in 0..pool.shared.sessions {
-            spawn(&pool.shared, &mut state)?;
+            spawn(&pool.shared)?;
+            pool.shared.hire(&mut pool.shared.state());
         }
-        drop(state);
         Ok(pool)
     }
 
@@ -155,9 +163,42 @@ impl Pool {
             Phase::Queued | Phase::GivenUp => Err(self.shared.busy(self.shared.state().jobs.len())),
             Phase::Running(_) => {
                 // Still under the cell's lock: the thread cannot see that it was given up before it is counted so.
-                self.shared.give_up();
+                if self.shared.give_up() {
+                    // Without a thread there is one fewer for the queue until the call comes back.
+                    let _ = spawn(&self.shared);
+                }
                 Err(HsmError::Timeout { token: self.shared.token(), limit })
             }
+        }
+    }
+
+    /// Runs `work` on this thread with a session that is open, if one is free and nobody waits for it, and `then` after it; otherwise
+    /// on a thread of the pool. Nothing has to be woken for the former. If it takes longer than `limit`, `then` is run by another
+    /// thread in place of this one, which finds it done whenever it returns.
+    pub(crate) fn call_here<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
+        then: impl FnOnce(Result<T, HsmError>, RunBy) + Send + 'static,
+    ) {
+        let Some(mut worker) = self.shared.free() else {
+            return then(self.call(limit, Needs::Session, work), RunBy::Caller);
+        };
+        let (shared, baton) = (Arc::clone(&self.shared), Baton::new(then));
+        let late = Arc::clone(&baton);
+        let watched = self.watch.over(limit, move || {
+            let Some(then) = late.take() else { return };
+            shared.give_up();
+            then(Err(HsmError::Timeout { token: shared.token(), limit }), RunBy::Another);
+        });
+        let result = work(&mut worker);
+        drop(watched);
+        match baton.take() {
+            Some(then) => {
+                self.shared.give_back(worker);
+                then(result, RunBy::Caller);
+            }
+            None => drop(self.shared.come_back(worker)),
         }
     }
 
@@ -179,8 +220,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Has every thread close its session and forgets the token. False if a session is still open after the call limit: its
-    /// thread hangs, and the module must not be finalised under it.
+    /// Has every worker's session closed and forgets the token. False if a session is still open after the call limit: its
+    /// worker hangs, and the module must not be finalised under it.
     pub(crate) fn retire(&self) -> bool {
         let mut state = self.shared.state();
         state.generation += 1;
@@ -190,7 +231,7 @@ impl Pool {
         state.open == 0 && state.hung == 0
     }
 
-    /// From now on threads open their sessions there: as many as there are threads, or as the token has room for. `only` is the
+    /// From now on workers open their sessions there: as many as there are workers, or as the token has room for. `only` is the
     /// session that logged in, where there is room for no other.
     pub(crate) fn aim(&self, target: Target, room: Option<usize>, only: Option<Session>) {
         let mut state = self.shared.state();
@@ -201,12 +242,12 @@ impl Pool {
         self.shared.work.notify_all();
     }
 
-    /// Sessions that the threads would have and the token does not open, as it said last.
+    /// Sessions that the workers would have and the token does not open, as it said last.
     pub(crate) fn refused_sessions(&self) -> usize {
         self.shared.state().room.map_or(0, |room| self.shared.sessions.saturating_sub(room.sessions))
     }
 
-    /// Sessions that the threads hold.
+    /// Sessions that the workers hold.
     pub(crate) fn open_sessions(&self) -> usize {
         self.shared.state().open
     }
@@ -355,7 +396,7 @@ impl Shared {
         self.state().only.take()
     }
 
-    /// Whether threads hold sessions.
+    /// Whether workers hold sessions.
     pub(crate) fn has_sessions(&self) -> bool {
         self.state().open > 0
     }
@@ -381,37 +422,64 @@ impl Shared {
         self.quiet.wait_timeout_while(state, limit, |state| so(state)).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Counts the thread of a job that its caller gave up, and replaces it within the bound.
-    fn give_up(self: &Arc<Self>) {
+    /// Another worker.
+    fn hire(self: &Arc<Self>, state: &mut State) {
+        state.live += 1;
+        state.idle.insert(0, Worker::new(Arc::clone(self)));
+        self.work.notify_one();
+    }
+
+    /// Counts a worker that its caller gave up, and replaces it within the bound; whether it did.
+    fn give_up(self: &Arc<Self>) -> bool {
         let mut state = self.state();
         state.live -= 1;
         state.hung += 1;
-        if state.hung <= self.hung && !state.closing {
-            // Without a thread there is one session fewer until the call comes back.
-            let _ = spawn(self, &mut state);
+        let replaced = state.hung <= self.hung && !state.closing;
+        if replaced {
+            self.hire(&mut state);
         }
         self.quiet.notify_all();
+        replaced
+    }
+
+    /// A worker with a session to the token, for a caller before whom nobody waits.
+    fn free(&self) -> Option<Worker> {
+        let mut state = self.state();
+        let current = Some(state.generation);
+        if state.closing || state.target.is_none() || !state.jobs.is_empty() {
+            return None;
+        }
+        state.idle.pop_if(|worker| worker.generation() == current)
+    }
+
+    /// Takes back a worker from a caller's own thread.
+    fn give_back(&self, worker: Worker) {
+        let mut state = self.state();
+        let wanted = state.closing || is_outdated(&worker, &state) || !state.jobs.is_empty();
+        state.rest(worker);
+        drop(state);
+        if wanted {
+            // Not every thread can do with it what is to be done.
+            self.work.notify_all();
+        }
     }
 
     /// Serves jobs until the pool closes.
     fn serve(self: &Arc<Self>) {
-        let mut worker = Worker::new(Arc::clone(self));
-        while let Some(job) = self.next(&mut worker) {
+        while let Some((job, mut worker)) = self.next() {
             match job.run(&mut worker) {
-                Ended::Served => {}
-                Ended::WithoutRoom(job) => self.without_room(job),
-                Ended::GivenUp if self.come_back(&mut worker) => {}
+                Ended::Served => self.state().rest(worker),
+                Ended::WithoutRoom(job) => {
+                    self.state().rest(worker);
+                    self.without_room(job);
+                }
+                Ended::GivenUp if self.come_back(worker) => {}
                 Ended::GivenUp => return,
             }
         }
-        worker.close();
-        let mut state = self.state();
-        state.live -= 1;
-        self.release_if_over(&mut state);
-        self.quiet.notify_all();
     }
 
-    /// Gives the module to the next who opens it, once, when the pool is closed and no thread of it is in the module any more.
+    /// Gives the module to the next who opens it, once, when the pool is closed and no worker of it is in the module any more.
     fn release_if_over(&self, state: &mut State) {
         if state.closing && !state.released && state.live == 0 && state.hung == 0 {
             state.released = true;
@@ -419,48 +487,60 @@ impl Shared {
         }
     }
 
-    /// The next job; closes an outdated session meanwhile. Nothing when the pool closes.
-    fn next(&self, worker: &mut Worker) -> Option<Box<dyn Job>> {
+    /// The next job, and who does it; closes outdated sessions meanwhile, and all when the pool closes. Nothing after that.
+    fn next(&self) -> Option<(Box<dyn Job>, Worker)> {
         let mut state = self.state();
         loop {
-            if worker.generation().is_some_and(|generation| generation != state.generation) {
+            if let Some(mut worker) = state.outdated() {
                 drop(state);
                 worker.close();
                 state = self.state();
+                state.rest(worker);
             } else if state.target.is_none() && state.only.is_some() {
                 let only = state.only.take();
                 drop(state);
                 drop(only);
                 state = self.state();
             } else if state.closing {
-                return None;
-            } else if let Some(job) = self.take(&mut state, worker) {
-                return Some(job);
+                let mut worker = state.idle.pop()?;
+                drop(state);
+                worker.close();
+                state = self.state();
+                state.live -= 1;
+                self.release_if_over(&mut state);
+                self.quiet.notify_all();
+            } else if let Some(taken) = self.take(&mut state) {
+                return Some(taken);
             } else {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
 
-    /// The first job that this thread can do: one that holds no session leaves those that need one to the others, where the token
-    /// opens no more.
-    fn take(&self, state: &mut State, worker: &Worker) -> Option<Box<dyn Job>> {
+    /// The first job that can be done now: without a session, those that need one are left to the workers that have one, where the
+    /// token opens no more.
+    fn take(&self, state: &mut State) -> Option<(Box<dyn Job>, Worker)> {
         let full = |room: Room| state.open >= room.sessions.max(1) && room.since.elapsed() < self.retry;
-        if worker.generation().is_some() || state.only.is_some() || !state.room.is_some_and(full) {
-            return state.jobs.pop_front();
-        }
-        let place = state.jobs.iter().position(|job| job.needs() == Needs::Module)?;
-        state.jobs.remove(place)
+        let has_session = state.idle.last()?.generation().is_some();
+        let job = if has_session || state.only.is_some() || !state.room.is_some_and(full) {
+            state.jobs.pop_front()?
+        } else {
+            let place = state.jobs.iter().position(|job| job.needs() == Needs::Module)?;
+            state.jobs.remove(place)?
+        };
+        Some((job, state.idle.pop()?))
     }
 
-    /// After a call that was given up. Its session is not used again; the thread is, if it is still missed.
-    fn come_back(&self, worker: &mut Worker) -> bool {
+    /// After a call that was given up. Its session is not used again; the worker is, if it is still missed. Whether it is.
+    fn come_back(&self, mut worker: Worker) -> bool {
         worker.close();
         let mut state = self.state();
         state.hung -= 1;
         let missed = state.live < self.sessions && !state.closing;
         if missed {
             state.live += 1;
+            state.rest(worker);
+            self.work.notify_one();
         }
         self.release_if_over(&mut state);
         self.quiet.notify_all();
@@ -468,9 +548,25 @@ impl Shared {
     }
 }
 
-fn spawn(shared: &Arc<Shared>, state: &mut State) -> Result<(), io::Error> {
+impl State {
+    /// Puts a worker among those that nobody works with: with a session it is the next to work.
+    fn rest(&mut self, worker: Worker) {
+        let place = if worker.generation().is_some() { self.idle.len() } else { 0 };
+        self.idle.insert(place, worker);
+    }
+
+    /// Takes a worker whose session is of an earlier generation.
+    fn outdated(&mut self) -> Option<Worker> {
+        let place = self.idle.iter().position(|worker| is_outdated(worker, self))?;
+        Some(self.idle.remove(place))
+    }
+}
+
+fn is_outdated(worker: &Worker, state: &State) -> bool {
+    worker.generation().is_some_and(|generation| generation != state.generation)
+}
+
+fn spawn(shared: &Arc<Shared>) -> Result<(), io::Error> {
     let theirs = Arc::clone(shared);
-    thread::Builder::new().name("pkcs11".to_owned()).spawn(move || theirs.serve())?;
-    state.live += 1;
-    Ok(())
+    thread::Builder::new().name("pkcs11".to_owned()).spawn(move || theirs.serve()).map(drop)
 }

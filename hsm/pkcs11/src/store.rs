@@ -7,8 +7,8 @@ use std::{
 };
 
 use casemate_hsm_api::{
-    HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, Pin, PublicKey, SignatureRate,
-    SignatureScheme, StoredKey, TimedCalls, TokenInfo,
+    Continuation, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, Pin, PublicKey, RunBy,
+    SignatureRate, SignatureScheme, StoredKey, TimedCalls, TokenInfo,
 };
 use casemate_hsm_pin::{NextPin, Refusals, read_pin};
 use cryptoki::{
@@ -45,12 +45,12 @@ pub struct Pkcs11Store {
     closed: AtomicBool,
     /// A signature failed by an error of the token's own. Some modules, tpm2-pkcs11 among them, answer everything else without
     /// their token, and are of use again only when they are started anew: what they say of themselves is not believed then.
-    doubted: AtomicBool,
+    doubted: Arc<AtomicBool>,
     connecting: Mutex<()>,
     /// Generation and removal one at a time: neither may see the other's half.
     changing: Mutex<()>,
     /// The error state, and what led to it.
-    wrong: OnceLock<String>,
+    wrong: Arc<OnceLock<String>>,
 }
 
 type Anchor = Arc<Mutex<Session>>;
@@ -93,10 +93,10 @@ impl Pkcs11Store {
             anchor: Mutex::default(),
             at_pin: Arc::default(),
             closed: AtomicBool::default(),
-            doubted: AtomicBool::default(),
+            doubted: Arc::default(),
             connecting: Mutex::default(),
             changing: Mutex::default(),
-            wrong: OnceLock::new(),
+            wrong: Arc::default(),
         })
     }
 
@@ -240,10 +240,7 @@ impl Pkcs11Store {
     ) -> Result<T, HsmError> {
         self.usable()?;
         let answer = self.pool.call(limit, needs, work);
-        if let Err(HsmError::WrongAnswer { operation, .. }) = &answer {
-            self.wrong.get_or_init(|| operation.clone());
-        }
-        answer
+        answer.inspect_err(|error| remember(&self.wrong, error))
     }
 
     fn usable(&self) -> Result<(), HsmError> {
@@ -251,6 +248,28 @@ impl Pkcs11Store {
             Some(operation) => Err(HsmError::WrongAnswer { token: self.pool.token(), operation: operation.clone() }),
             None => Ok(()),
         }
+    }
+}
+
+/// Signs, and has the module doubted if the token fails by an error of its own.
+fn sign(
+    worker: &mut Worker,
+    id: KeyId,
+    scheme: SignatureScheme,
+    message: &[u8],
+    doubted: &AtomicBool,
+) -> Result<Vec<u8>, HsmError> {
+    let signed = keys::sign(worker, id, scheme, message);
+    if matches!(signed, Err(HsmError::Device { .. })) {
+        doubted.store(true, Ordering::Release);
+    }
+    signed
+}
+
+/// The first wrong answer ends the token's use.
+fn remember(wrong: &OnceLock<String>, error: &HsmError) {
+    if let HsmError::WrongAnswer { operation, .. } = error {
+        wrong.get_or_init(|| operation.clone());
     }
 }
 
@@ -347,12 +366,19 @@ impl KeyStore for Pkcs11Store {
     }
 
     fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
-        let message = message.to_vec();
-        let signed = self.ask(self.settings.call_timeout(), move |worker| keys::sign(worker, id, scheme, &message));
-        if matches!(signed, Err(HsmError::Device { .. })) {
-            self.doubted.store(true, Ordering::Release);
+        let (message, doubted) = (message.to_vec(), Arc::clone(&self.doubted));
+        self.ask(self.settings.call_timeout(), move |worker| sign(worker, id, scheme, &message, &doubted))
+    }
+
+    fn sign_then(&self, id: KeyId, scheme: SignatureScheme, message: &[u8], then: Continuation) {
+        if let Err(error) = self.usable() {
+            return then(Err(error), RunBy::Caller);
         }
-        signed
+        let (message, doubted, wrong) = (message.to_vec(), Arc::clone(&self.doubted), Arc::clone(&self.wrong));
+        let work = move |worker: &mut Worker| {
+            sign(worker, id, scheme, &message, &doubted).inspect_err(|error| remember(&wrong, error))
+        };
+        self.pool.call_here(self.settings.call_timeout(), work, then);
     }
 
     fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use casemate_audit::{Auditor, Event, Record};
-use casemate_hsm_api::{KeyRole, StoredKey};
+use casemate_hsm_api::{KeyRole, RunBy, StoredKey};
 use casemate_keyring::{KeyRecord, Refusal, Request, Response, Status, TokenStatus, UNRECORDED_LIMIT, UnrecordedKey};
 use casemate_post::Passed;
 use casemate_runtime::{config::Config, peer::Peer};
@@ -49,6 +49,9 @@ pub struct Parts {
     /// Limits of what is signed.
     pub limits: JudgeLimits,
 }
+
+/// What is done with an answer, and by whose thread.
+pub type Answered = Box<dyn FnOnce(Response, RunBy) + Send>;
 
 /// The key broker without its socket. Any number of threads may ask at once; each call blocks its thread.
 pub struct Broker {
@@ -102,13 +105,16 @@ impl Broker {
         peer.uid == 0 || self.config.daemons_of(peer.uid).next().is_some()
     }
 
-    /// Answers `request` of `peer`.
-    pub fn handle(&self, peer: Peer, request: Request) -> Response {
+    /// Answers `request` of `peer`: `then` is given the answer, on this thread, or on another if a signature takes the
+    /// token too long.
+    pub fn handle(self: &Arc<Self>, peer: Peer, request: Request, then: Answered) {
         if !self.knows(peer) {
             self.refusals.of_strangers().record(&stranger(peer));
-            return Response::Refused(Refusal::Policy("this user is none of the daemons".to_owned()));
+            let refusal = Refusal::Policy("this user is none of the daemons".to_owned());
+            return then(Response::Refused(refusal), RunBy::Caller);
         }
         let answer = match request {
+            Request::Sign(request) => return self.sign(peer, request, then),
             Request::Status => Ok(Response::Status(self.status())),
             Request::Key { role, fingerprint } => self.key(peer, role, fingerprint.as_deref()).map(Response::Key),
             Request::Rekey { role } => self.rekey(peer, role).map(|(key, made)| Response::Generated { key, made }),
@@ -116,7 +122,6 @@ impl Broker {
             Request::Generate { role } => {
                 self.generate(peer, role).map(|(key, made)| Response::Generated { key, made })
             }
-            Request::Sign(request) => self.sign(peer, &request).map(Response::Signature),
             Request::Attest { role, nonce } => self.attest(peer, role, &nonce).map(Response::Evidence),
             Request::AttestationKey { token } => self.attestation_key(peer, &token).map(Response::Evidence),
             Request::AnswerChallenge { token, challenge } => {
@@ -126,7 +131,7 @@ impl Broker {
                 .change_pin(peer, token.as_deref(), &pin.0)
                 .map(|(token, serial)| Response::PinChanged { token, serial }),
         };
-        answer.unwrap_or_else(Response::Refused)
+        then(answer.unwrap_or_else(Response::Refused), RunBy::Caller);
     }
 
     /// Refuses, and audits, what the policy does not grant to any daemon of this user.

@@ -26,7 +26,7 @@ mod timed;
 mod token;
 mod tokens;
 
-pub use broker::{Broker, Parts};
+pub use broker::{Answered, Broker, Parts};
 pub use error::KeydError;
 pub use judge::JudgeLimits;
 pub use keys::Keys;

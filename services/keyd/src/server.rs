@@ -10,6 +10,7 @@ use std::{
 };
 
 use casemate_audit::Event;
+use casemate_hsm_api::RunBy;
 use casemate_keyring::{FRAMING, Request, Response};
 use casemate_post::Passed;
 use casemate_runtime::{control, frame::FrameError, peer::Peer, refusals::Refusals};
@@ -75,16 +76,16 @@ impl Server {
             Ok(place) => place,
             Err(limit) => return self.audit_refusal(peer, limit),
         };
-        let (broker, timeout) = (Arc::clone(&self.broker), Duration::from_millis(self.settings.timeout_ms));
-        let refusals = Arc::clone(&self.refusals);
-        let started = thread::Builder::new().name("connection".to_owned()).spawn(move || {
-            match converse(&broker, peer, &socket, timeout) {
-                Ok(()) => {}
-                Err(FrameError::Io(error)) => tracing::debug!(uid = peer.uid, %error, "connection ended"),
-                Err(broken) => refusals.protocol(&name(peer), &broken.to_string()),
-            }
-            drop(place);
-        });
+        let limit = Duration::from_millis(self.settings.timeout_ms);
+        let conversation = Conversation {
+            broker: Arc::clone(&self.broker),
+            peer,
+            from: Buffer::new(BUFFER, Timed::new(Arc::new(socket), limit)),
+            limit,
+            refusals: Arc::clone(&self.refusals),
+            _place: place,
+        };
+        let started = thread::Builder::new().name("connection".to_owned()).spawn(move || conversation.run());
         if let Err(error) = started {
             tracing::warn!(%error, "no thread for a connection");
         }
@@ -128,14 +129,61 @@ impl Drop for Place {
     }
 }
 
-fn converse(broker: &Broker, peer: Peer, socket: &UnixStream, limit: Duration) -> Result<(), FrameError> {
-    let mut from = Buffer::new(BUFFER, Timed::new(socket, limit));
-    while let Some(request) = FRAMING.read::<Request>(&mut from)? {
-        let response: Response = broker.handle(peer, request);
-        FRAMING.write(&mut Timed::begun(socket, limit), &response)?;
-        // The next request may have begun to come already.
-        let has_begun = !from.is_empty();
-        *from.source() = if has_begun { Timed::begun(socket, limit) } else { Timed::new(socket, limit) };
+/// A connection. It is not bound to a thread: one that is in a call to a token that takes too long is left behind.
+struct Conversation {
+    broker: Arc<Broker>,
+    peer: Peer,
+    from: Buffer<Timed>,
+    limit: Duration,
+    refusals: Arc<Refusals>,
+    _place: Place,
+}
+
+impl Conversation {
+    /// Answers requests until the peer ends, or another thread goes on with it.
+    fn run(self) {
+        let mut next = Some(self);
+        while let Some(conversation) = next {
+            next = conversation.answer_one();
+        }
     }
-    Ok(())
+
+    /// Reads a request and has it answered. Nothing if that was the end of the connection, or of this thread's part in it.
+    fn answer_one(mut self) -> Option<Self> {
+        let request = match FRAMING.read::<Request>(&mut self.from) {
+            Ok(request) => request?,
+            Err(error) => return self.end(&error),
+        };
+        let (broker, peer) = (Arc::clone(&self.broker), self.peer);
+        let back = Arc::new(Mutex::new(None));
+        let here = Arc::clone(&back);
+        let answered = move |response: Response, by: RunBy| {
+            let answered = self.write(&response);
+            match by {
+                RunBy::Caller => *here.lock().unwrap_or_else(PoisonError::into_inner) = answered,
+                RunBy::Another => answered.into_iter().for_each(Self::run),
+            }
+        };
+        broker.handle(peer, request, Box::new(answered));
+        back.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn write(mut self, response: &Response) -> Option<Self> {
+        let socket = Arc::clone(self.from.source().socket());
+        if let Err(error) = FRAMING.write(&mut Timed::begun(Arc::clone(&socket), self.limit), response) {
+            return self.end(&error);
+        }
+        // The next request may have begun to come already.
+        let has_begun = !self.from.is_empty();
+        *self.from.source() = if has_begun { Timed::begun(socket, self.limit) } else { Timed::new(socket, self.limit) };
+        Some(self)
+    }
+
+    fn end(&self, error: &FrameError) -> Option<Self> {
+        match error {
+            FrameError::Io(error) => tracing::debug!(uid = self.peer.uid, %error, "connection ended"),
+            broken => self.refusals.protocol(&name(self.peer), &broken.to_string()),
+        }
+        None
+    }
 }

@@ -1,25 +1,52 @@
 //! One signature: judged, recorded, made, then verified. In that order, so that no signature exists of which nobody knows, and
 //! none that is wrong leaves.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use casemate_audit::Event;
-use casemate_hsm_api::HsmError;
-use casemate_keyring::{Purpose, Refusal, SignRequest};
+use casemate_hsm_api::{HsmError, KeyId, RunBy};
+use casemate_keyring::{Purpose, Refusal, Response, SignRequest};
 use casemate_runtime::{daemon::chain, peer::Peer};
 use time::OffsetDateTime;
 
 use crate::{
     Broker, Grant, KeydError,
-    broker::{gone, line, unknown},
+    broker::{Answered, gone, line, unknown},
     judge::{Judged, Known, judge},
-    keys::Made,
+    keys::{Made, View},
     token::{Missing, NOT_THERE, Serving, Token},
 };
 
+/// A signature that may be made, and is on record.
+struct Permitted {
+    peer: Peer,
+    request: Arc<SignRequest>,
+    /// What is signed, in the record.
+    object: String,
+    view: Arc<View>,
+    id: KeyId,
+    token: Arc<Token>,
+    serving: Arc<Serving>,
+}
+
 impl Broker {
-    pub(crate) fn sign(&self, peer: Peer, request: &SignRequest) -> Result<Vec<u8>, Refusal> {
+    /// Has the request's key sign, and gives `then` the answer.
+    pub(crate) fn sign(self: &Arc<Self>, peer: Peer, request: SignRequest, then: Answered) {
+        let permitted = match self.permit(peer, Arc::new(request)) {
+            Ok(permitted) => permitted,
+            Err(refusal) => return then(Response::Refused(refusal), RunBy::Caller),
+        };
+        let (broker, token) = (Arc::clone(self), Arc::clone(&permitted.token));
+        let (id, request) = (permitted.id, Arc::clone(&permitted.request));
+        let after = move |signature: Result<Vec<u8>, HsmError>, by: RunBy| {
+            let answer = broker.check(&permitted, signature);
+            then(answer.map_or_else(Response::Refused, Response::Signature), by);
+        };
+        token.store().sign_then(id, request.scheme, &request.message, Box::new(after));
+    }
+
+    fn permit(&self, peer: Peer, request: Arc<SignRequest>) -> Result<Permitted, Refusal> {
         let (role, grant) = (request.role, Grant::from(&request.purpose));
         self.demand(peer, role, grant)?;
         let view = self.keys.view();
@@ -36,19 +63,28 @@ impl Broker {
         };
         let judged = judge(&request.message, &request.purpose, request.scheme, &known)
             .map_err(|unfit| self.refuse(peer, role, grant, chain(&unfit)))?;
-        let token = self.tokens.of_key(key)?;
+        let token = Arc::clone(self.tokens.of_key(key)?);
         let serving = token.serving()?;
         if let Some(missing) = serving.lacks(key) {
             return Err(gone(key, &missing));
         }
-        self.record_use(peer, request, &judged)?;
-        signature(token, &made, request, &serving).map_err(|error| {
-            self.record_failure(peer, request, judged.object, error.to_string());
+        self.record_use(peer, &request, &judged)?;
+        let (id, object) = (key.id, judged.object);
+        Ok(Permitted { peer, request, object, view, id, token, serving })
+    }
+
+    /// What the token answered, if it is right; otherwise its failure is on record, and the token's standing follows it.
+    fn check(&self, permitted: &Permitted, answer: Result<Vec<u8>, HsmError>) -> Result<Vec<u8>, Refusal> {
+        let Permitted { peer, request, object, view, token, serving, .. } = permitted;
+        let (role, name) = (request.role, request.key.as_deref());
+        let made = view.named(role, name).ok_or_else(|| unknown(role, name))?;
+        verified(&made, request, serving, answer).map_err(|error| {
+            self.record_failure(*peer, request, object.clone(), error.to_string());
             if matches!(error, HsmError::KeyMissing { .. }) {
                 token.set_missing(&made, Some(Missing::Gone(NOT_THERE.to_owned())));
             }
-            token.doubt(&error, &serving);
-            token.failed(&error, &serving)
+            token.doubt(&error, serving);
+            token.failed(&error, serving)
         })
     }
 
@@ -107,9 +143,14 @@ impl Broker {
     }
 }
 
-/// What the token answers, if it is right. A wrong answer does not leave this function, for it may give the key away.
-fn signature(token: &Token, made: &Made<'_>, request: &SignRequest, serving: &Serving) -> Result<Vec<u8>, HsmError> {
-    let signature = token.store().sign(made.key.id, request.scheme, &request.message)?;
+/// What the token answered, if it is right. A wrong answer does not leave this function, for it may give the key away.
+fn verified(
+    made: &Made<'_>,
+    request: &SignRequest,
+    serving: &Serving,
+    answer: Result<Vec<u8>, HsmError>,
+) -> Result<Vec<u8>, HsmError> {
+    let signature = answer?;
     if made.verifier.verifies(request.scheme, &request.message, &signature) {
         return Ok(signature);
     }

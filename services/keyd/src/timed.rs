@@ -1,6 +1,7 @@
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,22 +10,26 @@ const WRITE: usize = 4096;
 
 /// A socket for one frame: its first byte may take as long as the limit, and from then on the whole of it, however slowly its
 /// bytes come or go.
-pub(crate) struct Timed<'a> {
-    socket: &'a UnixStream,
+pub(crate) struct Timed {
+    socket: Arc<UnixStream>,
     limit: Duration,
     /// When the limit began to run.
     begun: Option<Instant>,
 }
 
-impl<'a> Timed<'a> {
+impl Timed {
     /// Nothing of the frame is there yet.
-    pub(crate) const fn new(socket: &'a UnixStream, limit: Duration) -> Self {
+    pub(crate) const fn new(socket: Arc<UnixStream>, limit: Duration) -> Self {
         Self { socket, limit, begun: None }
     }
 
     /// The limit runs.
-    pub(crate) fn begun(socket: &'a UnixStream, limit: Duration) -> Self {
+    pub(crate) fn begun(socket: Arc<UnixStream>, limit: Duration) -> Self {
         Self { begun: Some(Instant::now()), ..Self::new(socket, limit) }
+    }
+
+    pub(crate) const fn socket(&self) -> &Arc<UnixStream> {
+        &self.socket
     }
 
     fn left(&self) -> io::Result<Option<Duration>> {
@@ -33,23 +38,23 @@ impl<'a> Timed<'a> {
     }
 }
 
-impl Read for Timed<'_> {
+impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.set_read_timeout(self.left()?)?;
-        let n = self.socket.read(buffer)?;
+        let n = (&*self.socket).read(buffer)?;
         self.begun.get_or_insert_with(Instant::now);
         Ok(n)
     }
 }
 
-impl Write for Timed<'_> {
+impl Write for Timed {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.socket.set_write_timeout(self.left()?)?;
-        self.socket.write(buffer.get(..WRITE).unwrap_or(buffer))
+        (&*self.socket).write(buffer.get(..WRITE).unwrap_or(buffer))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
+        (&*self.socket).flush()
     }
 }
 
@@ -73,13 +78,13 @@ mod tests {
                 }
             }
         });
-        let mut timed = Timed::new(&ours, LIMIT);
+        let mut timed = Timed::new(Arc::new(ours), LIMIT);
         assert_eq!(timed.read(&mut [0; 8]).unwrap(), 1, "the first byte has the limit for itself");
         let begun = Instant::now();
         while timed.read(&mut [0; 8]).is_ok_and(|n| n > 0) {}
         let took = begun.elapsed();
         assert!(took < LIMIT * 3 / 2, "{took:?} for a limit of {LIMIT:?}");
-        drop(ours);
+        drop(timed);
         trickle.join().unwrap();
     }
 
@@ -92,8 +97,9 @@ mod tests {
                 thread::sleep(LIMIT / 10);
             }
         });
+        let ours = Arc::new(ours);
         let begun = Instant::now();
-        assert!(Timed::begun(&ours, LIMIT).write_all(&vec![0; 16 << 20]).is_err());
+        assert!(Timed::begun(Arc::clone(&ours), LIMIT).write_all(&vec![0; 16 << 20]).is_err());
         assert!(begun.elapsed() < LIMIT * 2, "{:?}", begun.elapsed());
         ours.shutdown(std::net::Shutdown::Both).unwrap();
         slow.join().unwrap();

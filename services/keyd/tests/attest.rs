@@ -11,7 +11,7 @@ use rig::{CAPF, CERTMGR, CTLPROVIDER, Caller, Node, PLACE, ROOT, STRANGER, TFTP,
 const ADMIN: Peer = Peer { uid: 1006, pid: 8 };
 
 fn ask(broker: &Caller, peer: Peer, request: Request) -> Result<Evidence, Refusal> {
-    match broker.0.handle(peer, request) {
+    match broker.ask(peer, request) {
         Response::Evidence(evidence) => Ok(evidence),
         Response::Refused(refusal) => Err(refusal),
         other => panic!("{other:?}"),

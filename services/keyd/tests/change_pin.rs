@@ -13,7 +13,7 @@ const ADMIN: Peer = Peer { uid: 1006, pid: 8 };
 
 fn refused(broker: &Caller, peer: Peer, token: Option<&str>) -> Refusal {
     let pin = NewPin(Pin::new("864209").unwrap());
-    match broker.0.handle(peer, Request::ChangePin { token: token.map(str::to_owned), pin }) {
+    match broker.ask(peer, Request::ChangePin { token: token.map(str::to_owned), pin }) {
         Response::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     }

@@ -167,7 +167,7 @@ fn certmgr_alone_re_keys_and_only_what_there_is() {
     broker.rekey(CERTMGR, ROLE).unwrap();
     assert!(matches!(broker.retire(CERTMGR, &unknown), Err(Refusal::KeyMissing(_))));
     assert!(matches!(
-        broker.0.handle(TFTP, Request::Key { role: ROLE, fingerprint: Some(unknown.fingerprint) }),
+        broker.ask(TFTP, Request::Key { role: ROLE, fingerprint: Some(unknown.fingerprint) }),
         Response::Refused(Refusal::KeyMissing(_))
     ));
     assert_eq!(broker.status(ROOT).unwrap().retired, []);

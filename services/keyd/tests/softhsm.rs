@@ -125,7 +125,7 @@ fn a_wrong_pin_is_tried_once_in_the_life_of_the_token() {
 }
 
 fn change(broker: &Caller, pin: &str) -> Response {
-    broker.0.handle(ROOT, Request::ChangePin { token: None, pin: NewPin(Pin::new(pin).unwrap()) })
+    broker.ask(ROOT, Request::ChangePin { token: None, pin: NewPin(Pin::new(pin).unwrap()) })
 }
 
 fn refusal(answer: Response) -> String {

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -190,8 +191,15 @@ impl Caller {
         self.0.keepers()[0].until_lost();
     }
 
+    /// As a connection does, on this thread: no token of these tests keeps it.
+    pub(crate) fn ask(&self, peer: Peer, request: Request) -> Response {
+        let (tell, told) = mpsc::channel();
+        self.0.handle(peer, request, Box::new(move |response, _| tell.send(response).unwrap()));
+        told.recv().unwrap()
+    }
+
     pub(crate) fn generate(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
-        match self.0.handle(peer, Request::Generate { role }) {
+        match self.ask(peer, Request::Generate { role }) {
             Response::Generated { key, made } => Ok((key, made)),
             Response::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
@@ -199,7 +207,7 @@ impl Caller {
     }
 
     pub(crate) fn rekey(&self, peer: Peer, role: KeyRole) -> Result<(KeyRecord, bool), Refusal> {
-        match self.0.handle(peer, Request::Rekey { role }) {
+        match self.ask(peer, Request::Rekey { role }) {
             Response::Generated { key, made } => Ok((key, made)),
             Response::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
@@ -207,7 +215,7 @@ impl Caller {
     }
 
     pub(crate) fn retire(&self, peer: Peer, key: &KeyRecord) -> Result<KeyRecord, Refusal> {
-        match self.0.handle(peer, Request::Retire { role: key.role, fingerprint: key.fingerprint.clone() }) {
+        match self.ask(peer, Request::Retire { role: key.role, fingerprint: key.fingerprint.clone() }) {
             Response::Retired(key) => Ok(key),
             Response::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
@@ -215,7 +223,7 @@ impl Caller {
     }
 
     pub(crate) fn key(&self, peer: Peer, role: KeyRole) -> Result<KeyRecord, Refusal> {
-        match self.0.handle(peer, Request::Key { role, fingerprint: None }) {
+        match self.ask(peer, Request::Key { role, fingerprint: None }) {
             Response::Key(key) => Ok(key),
             Response::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
@@ -223,7 +231,7 @@ impl Caller {
     }
 
     pub(crate) fn status(&self, peer: Peer) -> Result<Status, Refusal> {
-        match self.0.handle(peer, Request::Status) {
+        match self.ask(peer, Request::Status) {
             Response::Status(status) => Ok(status),
             Response::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
@@ -250,7 +258,7 @@ impl Caller {
         message: &[u8],
     ) -> Result<Vec<u8>, Refusal> {
         let request = SignRequest { role, key, scheme, purpose, message: message.to_vec() };
-        match self.0.handle(peer, Request::Sign(request)) {
+        match self.ask(peer, Request::Sign(request)) {
             Response::Signature(signature) => Ok(signature),
             Response::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),

@@ -1,13 +1,19 @@
 //! A token as slow as real ones are: the latencies are the fake's profiles, before SoftHSM's signatures.
 
-use std::{thread, time::Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use casemate_faults::Faulty;
 use casemate_harness::Tokens;
 use casemate_hsm_fake::LatencyProfile;
 use casemate_phone::capf::Outcome;
 
-use crate::stage::{Stage, count, prepared, prepared_with_loads, start, state};
+use crate::stage::{AT_LAST, Stage, count, prepared, prepared_with_loads, start, state, with_faulty};
+
+/// What a call to the token may take as keyd is shipped, in milliseconds.
+const CALL_LIMIT: u128 = 5_000;
 
 /// Everything is served on a slow token whose roles state what it can do: provisioning, the operator's list, one phone, a few at once.
 fn serves(name: &str, profile: LatencyProfile) {
@@ -59,4 +65,27 @@ fn at_the_latency_of_a_tpm_the_shipped_loads_are_refused() {
     assert!(refused.contains(measured), "{measured}: {refused}");
     // ITLRecovery, which signs once in a while, was made before.
     assert_eq!((count(&lab, "KeyGenerated"), lab.token_objects().unwrap()), (1, (1, 1)));
+}
+
+/// Longer than any call may take: keyd answers in time all the same, on the connection that asked, and serves on when the call returns.
+#[test]
+fn a_signature_that_hangs_is_given_up_and_its_connection_is_served_on() {
+    with_faulty("drill-hang", Tokens::SoftHsm, |stage, faulty| {
+        let (phone, failed) = (stage.phone(), count(stage.lab, "KeyUseFailed"));
+        // Sessions are open, so that the connection's own thread makes the signature.
+        assert!(stage.enrols().is_ok());
+        faulty.slow_down([CALL_LIMIT + 3_000]).unwrap();
+        let begin = Instant::now();
+        assert!(phone.enrol().is_err());
+        let told = stage.lab.wait_for_events("KeyUseFailed", failed + 1).unwrap();
+        assert!(begin.elapsed() < Duration::from_millis(CALL_LIMIT as u64 + 2_500), "{:?}", begin.elapsed());
+        let reason = told.last().unwrap()["CASEMATE_REASON"].as_str().unwrap().to_owned();
+        println!("drill-hang: {reason}; {}", state(stage.lab));
+        assert!(reason.contains("did not answer"), "{reason}");
+        stage.lab.wait_for_events("TokenAbsent", 1).unwrap();
+        faulty.slow_down([]).unwrap();
+        stage.serves_again(&phone, AT_LAST);
+        stage.only_keyd_restarted(0);
+        stage.nothing_was_lost();
+    });
 }
