@@ -8,7 +8,7 @@ use casemate_hsm_attest::PublicArea;
 use tss_esapi::{
     constants::tss::{TPM2_RH_NULL, TPM2_ST_HASHCHECK},
     handles::KeyHandle,
-    structures::{Digest, HashcheckTicket, Private, Public},
+    structures::{CreateKeyResult, Digest, HashcheckTicket, Private, Public},
     traits::{Marshall, UnMarshall},
     tss2_esys::TPMT_TK_HASHCHECK,
 };
@@ -45,7 +45,6 @@ struct Pair {
 
 impl Keys<'_> {
     pub(crate) fn generate(&mut self, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
-        let template = self.template(spec)?;
         if !self.tpm.algorithms.contains(&spec.algorithm) {
             return Err(self.unsupported(format!("generation of {}", spec.algorithm)));
         }
@@ -56,15 +55,7 @@ impl Keys<'_> {
             let detail = format!("it holds {} keys, as many as the settings allow", self.most);
             return Err(HsmError::TokenFull { token: self.serial(), detail });
         }
-        let auth = self.auth()?;
-        // Room for the new key first: some TPMs need it while they make one.
-        self.tpm.make_room();
-        let made = self
-            .tpm
-            .ask(Secret::Command, |context, primary| {
-                context.create(primary, template.clone(), Some(auth.clone()), None, None, None)
-            })
-            .map_err(|error| self.tpm.failed("TPM2_Create", error))?;
+        let made = self.create(spec)?;
         let area = made.out_public.marshall().map_err(|error| self.tpm.failed("TPM2B_PUBLIC", error))?;
         let key = PublicArea::parse(&area).map_err(|_| self.wrong(id, "TPM2_Create"))?.key().clone();
         let pair =
@@ -79,6 +70,18 @@ impl Keys<'_> {
             Found::Pair(kept) if kept.key == pair.key && kept.label == label => Ok(kept.key),
             _ => Err(self.differs(id, "the folder did not keep what was written")),
         }
+    }
+
+    /// Has the TPM make a key, which stands in no file and is not loaded.
+    fn create(&mut self, spec: KeySpec) -> Result<CreateKeyResult, HsmError> {
+        let (template, auth) = (self.template(spec)?, self.auth()?);
+        // Room for the new key first: some TPMs need it while they make one.
+        self.tpm.make_room();
+        self.tpm
+            .ask(Secret::Command, |context, primary| {
+                context.create(primary, template.clone(), Some(auth.clone()), None, None, None)
+            })
+            .map_err(|error| self.tpm.failed("TPM2_Create", error))
     }
 
     /// A whole pair is one that this TPM loads. "Nothing there" is believed only of a TPM that is there.
@@ -190,15 +193,8 @@ impl Keys<'_> {
             let detail = format!("the TPM makes no {algorithm} key");
             return Err(HsmError::Unmeasurable { token: self.serial(), algorithm, detail });
         }
-        let template = self.template(KeySpec { algorithm, backup: Backup::None })?;
+        let made = self.create(KeySpec { algorithm, backup: Backup::None })?;
         let auth = self.auth()?;
-        self.tpm.make_room();
-        let made = self
-            .tpm
-            .ask(Secret::Command, |context, primary| {
-                context.create(primary, template.clone(), Some(auth.clone()), None, None, None)
-            })
-            .map_err(|error| self.tpm.failed("TPM2_Create", error))?;
         self.tpm.make_room();
         let handle = self
             .tpm
