@@ -3,19 +3,17 @@ use casemate_hsm_attest::{AttestationKey, Challenge, Pcr, QUOTED_PCRS, Quote, St
 use tss_esapi::{
     Context, Error, Result as Answer, WrapperErrorKind,
     abstraction::ek,
-    attributes::{ObjectAttributesBuilder, SessionAttributesBuilder},
+    attributes::SessionAttributesBuilder,
     constants::SessionType,
     handles::{AuthHandle, KeyHandle, SessionHandle},
     interface_types::{
-        algorithm::{HashingAlgorithm, PublicAlgorithm},
-        ecc::EccCurve,
+        algorithm::HashingAlgorithm,
         resource_handles::Hierarchy,
         session_handles::{AuthSession, PolicySession},
     },
     structures::{
-        Attest, AttestInfo, Data, Digest, EccPoint, EccScheme, EncryptedSecret, HashScheme, IdObject,
-        KeyDerivationFunctionScheme, Nonce, PcrSelectionList, PcrSelectionListBuilder, PcrSlot, Public, PublicBuilder,
-        PublicEccParametersBuilder, Signature, SignatureScheme as TpmScheme, SymmetricDefinition,
+        Attest, AttestInfo, Data, Digest, EncryptedSecret, IdObject, Nonce, PcrSelectionList, PcrSelectionListBuilder,
+        PcrSlot, Public, Signature, SignatureScheme as TpmScheme, SymmetricDefinition,
     },
     traits::Marshall,
 };
@@ -26,7 +24,7 @@ use crate::{
     endorsement::{self, ENDORSEMENT},
     keys::Keys,
     signature::outward,
-    template::NAME_HASH,
+    template::{NAME_HASH, attestation_primary},
 };
 
 /// The attestation key and the TPM's endorsement certificate, with the certificates that its maker left beside it.
@@ -177,40 +175,15 @@ fn with_attestation_key<T>(
 }
 
 /// The attestation key: a primary of the endorsement hierarchy from a fixed template, so that it is the same at each making for as
-/// long as the endorsement key is, and the TPM tells its firmware undisguised in what the key signs. It is restricted, and signs nothing but what the TPM itself says; so it needs no authorization.
+/// long as the endorsement key is, and the TPM tells its firmware undisguised in what the key signs.
 fn make_attestation_key(tpm: &mut Connection) -> Result<(KeyHandle, Public), HsmError> {
-    let template = template().map_err(|error| tpm.failed("the attestation key's template", error))?;
+    let template = attestation_primary().map_err(|error| tpm.failed("the attestation key's template", error))?;
     let made = tpm
         .ask(Secret::Neither, |context, _| {
             context.create_primary(Hierarchy::Endorsement, template.clone(), None, None, None, None)
         })
         .map_err(|error| tpm.failed("TPM2_CreatePrimary", error))?;
     Ok((made.key_handle, made.out_public))
-}
-
-fn template() -> Answer<Public> {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
-        .with_no_da(true)
-        .with_restricted(true)
-        .with_sign_encrypt(true)
-        .build()?;
-    let parameters = PublicEccParametersBuilder::new()
-        .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(NAME_HASH)))
-        .with_curve(EccCurve::NistP256)
-        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
-        .with_is_signing_key(true)
-        .with_restricted(true);
-    PublicBuilder::new()
-        .with_public_algorithm(PublicAlgorithm::Ecc)
-        .with_name_hashing_algorithm(NAME_HASH)
-        .with_object_attributes(attributes)
-        .with_ecc_parameters(parameters.build()?)
-        .with_ecc_unique_identifier(EccPoint::default())
-        .build()
 }
 
 /// Runs `work` with a session that satisfies the endorsement key's policy: the endorsement hierarchy's authorization, which is

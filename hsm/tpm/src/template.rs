@@ -28,23 +28,40 @@ const POLICY_DUPLICATION_SELECT: [u8; 4] = [0, 0, 1, 0x88];
 /// The storage key under which all blobs are: P-256, made anew from the owner seed at each connection and always the same, as
 /// long as the TPM is not cleared. Changing anything here makes every blob unusable.
 pub(crate) fn storage_primary() -> Result<Public> {
+    let parameters = PublicEccParametersBuilder::new_restricted_decryption_key(
+        SymmetricDefinitionObject::AES_128_CFB,
+        EccCurve::NistP256,
+    );
+    primary(ObjectAttributesBuilder::with_decrypt, parameters)
+}
+
+/// The attestation key: P-256, restricted, so that it signs nothing but what the TPM itself says, and needs no authorization.
+pub(crate) fn attestation_primary() -> Result<Public> {
+    let parameters = PublicEccParametersBuilder::new()
+        .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(NAME_HASH)))
+        .with_curve(EccCurve::NistP256)
+        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
+        .with_is_signing_key(true)
+        .with_restricted(true);
+    primary(ObjectAttributesBuilder::with_sign_encrypt, parameters)
+}
+
+/// A primary key for one `usage` alone: bound to this TPM, restricted, and the same at each making from the same seed.
+fn primary(
+    usage: fn(ObjectAttributesBuilder, bool) -> ObjectAttributesBuilder,
+    parameters: PublicEccParametersBuilder,
+) -> Result<Public> {
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
         .with_sensitive_data_origin(true)
         .with_user_with_auth(true)
         .with_no_da(true)
-        .with_restricted(true)
-        .with_decrypt(true)
-        .build()?;
-    let parameters = PublicEccParametersBuilder::new_restricted_decryption_key(
-        SymmetricDefinitionObject::AES_128_CFB,
-        EccCurve::NistP256,
-    );
+        .with_restricted(true);
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::Ecc)
         .with_name_hashing_algorithm(NAME_HASH)
-        .with_object_attributes(attributes)
+        .with_object_attributes(usage(attributes, true).build()?)
         .with_ecc_parameters(parameters.build()?)
         .with_ecc_unique_identifier(EccPoint::default())
         .build()
@@ -203,6 +220,16 @@ mod tests {
         assert_eq!(u32::from(sealed().unwrap().object_attributes()) & no_da, 0, "wrong PINs must count");
         assert_eq!(attributes(Backup::None) & (fixed | origin | sign), fixed | origin | sign);
         assert_eq!(attributes(Backup::Wrapped) & (fixed | origin | sign), origin | sign);
+    }
+
+    /// Another storage key opens no blob, and another attestation key is not the one that auditors enrolled.
+    #[test]
+    fn the_primary_keys_are_those_of_every_version_before() {
+        let bytes = |template: Result<Public>| hex::encode(template.unwrap().marshall().unwrap());
+        // TPMT_PUBLIC (TPM 2.0 part 2, 12.2.4): ECC, SHA-256, attributes, no policy; AES-128-CFB, no scheme, P-256, no KDF, no point.
+        assert_eq!(bytes(storage_primary()), "0023000b00030472000000060080004300100003001000000000");
+        // No cipher, ECDSA with SHA-256.
+        assert_eq!(bytes(attestation_primary()), "0023000b00050472000000100018000b0003001000000000");
     }
 
     #[test]
