@@ -29,7 +29,7 @@ use casemate_pki::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, SigningKey};
 use rig::{
     Bounds, CAPF, CERTMGR, CTLPROVIDER, Caller, LOADS, Node, PLACE, ROOT, STRANGER, TFTP, TVS, USERS, identity_profile,
-    tls13,
+    identity_profile_from, tls13,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -44,15 +44,26 @@ fn device_purpose(device: &str) -> Purpose {
 
 /// Has CAPF's key sign a certificate for [`DEVICE`], as capf asks for it, and says what the broker answered.
 fn issue(broker: &Caller, capf: &CertificateFacts, spki: &[u8], purpose: Purpose) -> Result<Vec<u8>, Refusal> {
-    let signer = broker.signer(CAPF, broker.key(CAPF, KeyRole::Capf).unwrap(), purpose);
     let now = OffsetDateTime::now_utc();
+    issue_for(broker, capf, spki, purpose, (now, now + Duration::days(365)))
+}
+
+/// The same with this validity.
+fn issue_for(
+    broker: &Caller,
+    capf: &CertificateFacts,
+    spki: &[u8],
+    purpose: Purpose,
+    (not_before, not_after): (OffsetDateTime, OffsetDateTime),
+) -> Result<Vec<u8>, Refusal> {
+    let signer = broker.signer(CAPF, broker.key(CAPF, KeyRole::Capf).unwrap(), purpose);
     let profile = DeviceProfile {
         device: DEVICE,
         spki_der: spki,
         issuer: capf,
         serial: random_serial().unwrap(),
-        not_before: now,
-        not_after: now + Duration::days(365),
+        not_before,
+        not_after,
     };
     issue_device_certificate(&profile, &signer)
         .map_err(|error: PkiError| signer.refusal().unwrap_or_else(|| panic!("not refused by the broker: {error}")))
@@ -112,6 +123,27 @@ fn a_certificate_that_is_not_the_operations_is_refused() {
     let reason = refused(&node, authority(&broker, &capf));
     assert!(reason.contains("CA:TRUE"), "{reason}");
     assert_eq!(node.token.signatures(), signatures, "the token was not even asked");
+}
+
+/// No verifier would take it longer, and a taken-over capf gains nothing by it.
+#[test]
+fn a_phones_certificate_ends_with_the_issuers_at_the_latest() {
+    let node = Node::new();
+    let broker = node.broker();
+    let capf = broker.identity(KeyRole::Capf);
+    let later = OffsetDateTime::now_utc() + Duration::HOUR;
+    let until = |end| issue_for(&broker, &capf, &phone(), device_purpose(DEVICE), (later, end));
+    until(capf.not_after).unwrap();
+    let signatures = node.token.signatures();
+    let reason = refused(&node, until(capf.not_after + Duration::SECOND));
+    assert!(reason.contains("longer than that of the issuer's certificate"), "{reason}");
+    assert_eq!(node.token.signatures(), signatures, "the token was not even asked");
+    // A newer certificate that ends sooner: either may be the one that is published.
+    let profile = identity_profile_from(KeyRole::Capf, "casemate", later - Duration::HOUR * 12);
+    let signer = broker.signer(CERTMGR, broker.key(CERTMGR, KeyRole::Capf).unwrap(), Purpose::SelfSigned);
+    let newer = CertificateFacts::parse(&self_signed(&profile, &signer).unwrap()).unwrap();
+    assert!(newer.not_after < capf.not_after && newer.subject_der == capf.subject_der);
+    until(capf.not_after).unwrap();
 }
 
 /// A certificate for the device that says CA:TRUE.

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceExpectations<'a> {
     /// The signed part of the CAPF certificate. Its subject must be the issuer, its key decides the signature algorithm and is no
-    /// device's.
+    /// device's, and it lives as long as every device's.
     pub issuer: &'a TbsFacts,
     /// The device that the operation is for.
     pub device: &'a str,
@@ -101,6 +101,10 @@ fn check_validity(tbs: &TbsFacts, expected: &DeviceExpectations<'_>) -> Result<(
     }
     if tbs.lifetime() > expected.max_validity {
         return Err(Refusal::ValidityTooLong { found: tbs.lifetime(), limit: expected.max_validity });
+    }
+    let issuer_ends = expected.issuer.not_after;
+    if not_after > issuer_ends {
+        return Err(Refusal::OutlivesIssuer { not_after, issuer_ends });
     }
     check_start(not_before, expected.now, expected.start_tolerance)
 }

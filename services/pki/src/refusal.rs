@@ -75,6 +75,14 @@ pub enum Refusal {
         /// The limit.
         limit: Duration,
     },
+    /// Valid for longer than the certificate of the key that is to sign it.
+    #[error("validity until {not_after} is longer than that of the issuer's certificate, which ends at {issuer_ends}")]
+    OutlivesIssuer {
+        /// End.
+        not_after: OffsetDateTime,
+        /// The issuer's end.
+        issuer_ends: OffsetDateTime,
+    },
     /// The start of validity is not near now.
     #[error("validity starts at {not_before}, more than {tolerance} from now ({now})")]
     ValidityStart {

@@ -229,6 +229,11 @@ fn each_broken_rule_is_refused_by_its_name() {
     let stranger = SanType::IpAddress([127, 0, 0, 1].into());
     assert!(matches!(verdict(&capf, |p| p.subject_alt_names.push(stranger)), Refusal::AltName { .. }));
     assert!(matches!(verdict(&capf, |p| p.not_after = now() + Duration::days(1826)), Refusal::ValidityTooLong { .. }));
+    let late = |p: &mut CertificateParams| {
+        p.not_before = now() + Duration::HOUR;
+        p.not_after = capf.certificate.not_after + Duration::SECOND;
+    };
+    assert!(matches!(verdict(&capf, late), Refusal::OutlivesIssuer { .. }));
     assert!(matches!(verdict(&capf, |p| p.not_after = now() - Duration::DAY), Refusal::ValidityOrder { .. }));
     assert!(matches!(verdict(&capf, |p| p.not_before = now() - Duration::days(2)), Refusal::ValidityStart { .. }));
     assert!(matches!(verdict(&capf, |p| p.not_before = now() + Duration::days(2)), Refusal::ValidityStart { .. }));

@@ -32,7 +32,9 @@ pub(super) fn request(message: &[u8], known: &Known<'_>) -> Result<Judged, Unfit
 pub(super) fn device(message: &[u8], device: &str, operation: i64, known: &Known<'_>) -> Result<Judged, Unfit> {
     let tbs = TbsFacts::parse(message)?;
     let own = known.certificates;
-    let named = own.iter().rfind(|certificate| certificate.subject_der == tbs.issuer_der).or(own.last());
+    // Of several with this name any may be published, so the one that ends last says how long a phone's may be valid.
+    let named = own.iter().filter(|certificate| certificate.subject_der == tbs.issuer_der);
+    let named = named.max_by_key(|certificate| certificate.not_after).or(own.last());
     let expected = DeviceExpectations {
         issuer: named.ok_or(Unfit::NoIssuer { role: known.role })?,
         device,

@@ -287,12 +287,17 @@ impl Caller {
 }
 
 pub(crate) fn identity_profile(role: KeyRole, organization: &str) -> IdentityProfile {
+    identity_profile_from(role, organization, OffsetDateTime::now_utc())
+}
+
+/// The same, valid from `start`.
+pub(crate) fn identity_profile_from(role: KeyRole, organization: &str, start: OffsetDateTime) -> IdentityProfile {
     let subject = SubjectSettings {
         organization: Some(organization.to_owned()),
         country: Some("CH".to_owned()),
         ..SubjectSettings::default()
     };
-    IdentityProfile::new(role, "cm.example.net", subject, OffsetDateTime::now_utc()).unwrap()
+    IdentityProfile::new(role, "cm.example.net", subject, start).unwrap()
 }
 
 pub(crate) fn tls13(hash: usize) -> Vec<u8> {
