@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::Unlock;
+
 /// Why a token did not do what was asked. The variant says what to do next: wait, ask a person, or stop.
 #[derive(Debug, thiserror::Error)]
 pub enum HsmError {
@@ -18,17 +20,21 @@ pub enum HsmError {
         /// Serial of the token.
         token: String,
     },
-    /// The user PIN is locked; only the token's security officer can unlock it.
-    #[error("the user PIN of token {token} is locked; the security officer must unlock it")]
+    /// The user PIN is locked, and the PIN file may be right: what the token is decides who unlocks it.
+    #[error("the user PIN of token {token} is locked; {}", .unlock.when_locked())]
     PinLocked {
         /// Serial of the token.
         token: String,
+        /// How it is unlocked.
+        unlock: Unlock,
     },
     /// One more wrong PIN would lock the token, so none is tried.
-    #[error("token {token} has one PIN try left; nothing was tried, check the PIN file and log in once by hand")]
+    #[error("token {token} has one PIN try left; nothing was tried: check the PIN file, then {}", .unlock.at_last_try())]
     PinLastTry {
         /// Serial of the token.
         token: String,
+        /// How it gets its tries back.
+        unlock: Unlock,
     },
     /// The same PIN was refused before; it is not tried a second time.
     #[error("this PIN was refused by token {token} before; change the PIN file")]

@@ -10,6 +10,7 @@ mod rate;
 mod role;
 mod scheme;
 mod store;
+mod unlock;
 mod verify;
 
 pub use der::ecdsa_der;
@@ -20,4 +21,5 @@ pub use rate::{SignatureRate, TimedCalls};
 pub use role::{KeyRole, UnknownRole};
 pub use scheme::{Hash, Padding, SignatureScheme};
 pub use store::{Continuation, KeyState, KeyStore, LoginState, RunBy, StoredKey, TokenInfo};
+pub use unlock::Unlock;
 pub use verify::verification;

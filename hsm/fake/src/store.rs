@@ -9,7 +9,7 @@ use std::{
 
 use casemate_hsm_api::{
     HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, LoginState, PublicKey, SignatureRate, SignatureScheme,
-    StoredKey, TokenInfo,
+    StoredKey, TokenInfo, Unlock,
 };
 
 use crate::{
@@ -86,8 +86,8 @@ impl FakeStore {
                 self.connection.store(state.connection, Ordering::Release);
                 Ok(())
             }
-            Some(PinFault::Locked) => Err(HsmError::PinLocked { token }),
-            Some(PinFault::LastTry) => Err(HsmError::PinLastTry { token }),
+            Some(PinFault::Locked) => Err(HsmError::PinLocked { token, unlock: Unlock::SecurityOfficer }),
+            Some(PinFault::LastTry) => Err(HsmError::PinLastTry { token, unlock: Unlock::SecurityOfficer }),
             Some(PinFault::Incorrect) if state.refused > 0 => Err(HsmError::PinRefusedBefore { token }),
             Some(PinFault::Incorrect) => {
                 state.refused += 1;

@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-use casemate_hsm_api::HsmError;
+use casemate_hsm_api::{HsmError, Unlock};
 use casemate_hsm_pin::PinError;
 use cryptoki::error::{Error, RvError};
 
@@ -108,7 +108,7 @@ pub(crate) fn classify(token: &str, error: &Error) -> HsmError {
         RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinExpired => {
             HsmError::PinIncorrect { token }
         }
-        RvError::PinLocked => HsmError::PinLocked { token },
+        RvError::PinLocked => HsmError::PinLocked { token, unlock: Unlock::SecurityOfficer },
         RvError::FipsSelfTestFailed => {
             HsmError::WrongAnswer { token, operation: format!("{operation}, its own self-test") }
         }

@@ -1,4 +1,4 @@
-use casemate_hsm_api::{HsmError, Pin};
+use casemate_hsm_api::{HsmError, Pin, Unlock};
 use casemate_hsm_pin::{NextPin, PinError, Refusals, Verdict, WrittenPin};
 use cryptoki::{
     error::{Error, RvError},
@@ -168,7 +168,7 @@ fn may_be_tried(
 ) -> Result<u32, Pkcs11Error> {
     let token = described.serial_number().trim().to_owned();
     if described.user_pin_locked() {
-        return Err(HsmError::PinLocked { token }.into());
+        return Err(HsmError::PinLocked { token, unlock: Unlock::SecurityOfficer }.into());
     }
     let unresolved = match refusals.verdict(pin, since, limit)? {
         Verdict::Refused => return Err(HsmError::PinRefusedBefore { token }.into()),
@@ -176,7 +176,7 @@ fn may_be_tried(
         Verdict::Try(unresolved) => unresolved,
     };
     if described.user_pin_final_try() {
-        return Err(HsmError::PinLastTry { token }.into());
+        return Err(HsmError::PinLastTry { token, unlock: Unlock::SecurityOfficer }.into());
     }
     Ok(unresolved)
 }

@@ -1,4 +1,6 @@
-use casemate_hsm_api::{Hash, HsmError, KeyAlgorithm, LoginState, TokenInfo};
+use std::time::Duration;
+
+use casemate_hsm_api::{Hash, HsmError, KeyAlgorithm, LoginState, TokenInfo, Unlock};
 use tss_esapi::{
     Result as Answer,
     constants::{CapabilityType, PropertyTag},
@@ -25,6 +27,14 @@ pub(crate) struct Lockout {
     pub(crate) most: u32,
     /// They have.
     pub(crate) locked: bool,
+    /// The TPM forgets one in so many seconds.
+    interval: u32,
+}
+
+impl Lockout {
+    pub(crate) fn unlock(self) -> Unlock {
+        Unlock::DictionaryLockout { forgets_one_in: Some(Duration::from_secs(self.interval.into())) }
+    }
 }
 
 pub(crate) fn lockout(connection: &mut Connection) -> Result<Lockout, HsmError> {
@@ -34,6 +44,7 @@ pub(crate) fn lockout(connection: &mut Connection) -> Result<Lockout, HsmError> 
             counted: read(PropertyTag::LockoutCounter)?,
             most: read(PropertyTag::MaxAuthFail)?,
             locked: read(PropertyTag::Permanent)? & IN_LOCKOUT != 0,
+            interval: read(PropertyTag::LockoutInterval)?,
         })
     })();
     told.map_err(|error| connection.failed("TPM2_GetCapability", error))

@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf, time::Duration};
 
-use casemate_hsm_api::{HsmError, KeyId};
+use casemate_hsm_api::{HsmError, KeyId, Unlock};
 use casemate_hsm_pin::PinError;
 use tss_esapi::{
     Error,
@@ -174,7 +174,9 @@ pub(crate) fn classify(token: &str, operation: &str, error: Error, waited: Durat
             | Kind::ReferenceH1
             | Kind::Handle,
         ) => HsmError::TokenAbsent { token, detail: format!("{operation}: {detail}") },
-        Some(Kind::Lockout) => HsmError::PinLocked { token },
+        Some(Kind::Lockout) => {
+            HsmError::PinLocked { token, unlock: Unlock::DictionaryLockout { forgets_one_in: None } }
+        }
         Some(Kind::Failure | Kind::NeedsTest) => {
             HsmError::WrongAnswer { token, operation: format!("{operation}, its own self-test") }
         }

@@ -71,7 +71,7 @@ pub(crate) fn login(
     let token = record.serial.clone();
     let lockout = capability::lockout(connection)?;
     if lockout.locked {
-        return Err(HsmError::PinLocked { token }.into());
+        return Err(HsmError::PinLocked { token, unlock: lockout.unlock() }.into());
     }
     let refusals = Refusals::of_tpm(&settings.state, &token);
     // The TPM's counter tells nothing of our last login: others count there too, and a good login does not reset it.
@@ -81,7 +81,7 @@ pub(crate) fn login(
         Verdict::Try(unresolved) => unresolved,
     };
     if lockout.counted.saturating_add(1) >= lockout.most {
-        return Err(HsmError::PinLastTry { token }.into());
+        return Err(HsmError::PinLastTry { token, unlock: lockout.unlock() }.into());
     }
     let mark = refusals.mark(pin, unresolved)?;
     match unseal(connection, folder, record, &pin.pin) {

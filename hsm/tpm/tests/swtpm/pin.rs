@@ -1,7 +1,7 @@
-use std::{fs, os::fd::AsRawFd};
+use std::{fs, os::fd::AsRawFd, time::Duration};
 
 use aws_lc_rs::hmac;
-use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, Pin, SignatureScheme};
+use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore, Pin, SignatureScheme, Unlock};
 use casemate_hsm_pin::PinError;
 use casemate_hsm_tpm::{TpmAddress, TpmError, TpmStore};
 
@@ -51,6 +51,9 @@ fn a_wrong_pin_counts_once_and_is_never_tried_again() {
     assert_eq!(fs::read_dir(lab.path("state")).unwrap().count(), 0);
 }
 
+/// As [`set_tries`] has it.
+const UNLOCK: Unlock = Unlock::DictionaryLockout { forgets_one_in: Some(Duration::from_secs(1000)) };
+
 #[test]
 fn no_pin_is_tried_that_could_lock_the_tpm_nor_on_one_that_is_locked() {
     let lab = Lab::new();
@@ -61,12 +64,13 @@ fn no_pin_is_tried_that_could_lock_the_tpm_nor_on_one_that_is_locked() {
     }
     for pin in ["222222", PIN] {
         lab.write_pin(pin);
-        assert!(matches!(open(&lab), Err(TpmError::Hsm(HsmError::PinLastTry { .. }))), "{pin}");
+        let last = open(&lab).map(drop).unwrap_err();
+        assert!(matches!(last, TpmError::Hsm(HsmError::PinLastTry { unlock: UNLOCK, .. })), "{pin}: {last:?}");
     }
     assert_eq!(counted(&lab), 2, "nothing was tried");
     set_tries(&lab, 2);
     let locked = open(&lab).map(drop);
-    assert!(matches!(locked, Err(TpmError::Hsm(HsmError::PinLocked { .. }))), "{locked:?}");
+    assert!(matches!(locked, Err(TpmError::Hsm(HsmError::PinLocked { unlock: UNLOCK, .. }))), "{locked:?}");
     lab.tool("tpm2_dictionarylockout", &["--clear-lockout"]);
     open(&lab).unwrap();
 }

@@ -30,7 +30,7 @@ enum Standing {
     Waiting(String),
     /// The PIN was refused: nothing is tried before the PIN file changed from this.
     PinRefused(String, Option<Stamp>),
-    /// The PIN is locked or about to be, for the security officer to unlock. The token says when that is done: it is asked
+    /// The PIN is locked or about to be, and is unlocked at the token or by waiting. The token says when that is done: it is asked
     /// again and again, and no PIN is tried while it says so.
     PinLocked(String),
     /// It gave a wrong answer to this. For ever.
@@ -476,7 +476,7 @@ fn wrong(token: &str, operation: &str) -> HsmError {
     HsmError::WrongAnswer { token: token.to_owned(), operation: operation.to_owned() }
 }
 
-/// Whether the security officer has to act, on the token alone: the PIN file may stay as it is.
+/// Whether the token alone has to be seen to, or waited for: the PIN file may stay as it is.
 const fn is_unlocked_by_hand(error: &HsmError) -> bool {
     matches!(error, HsmError::PinLocked { .. } | HsmError::PinLastTry { .. })
 }
@@ -499,8 +499,8 @@ fn news(error: &HsmError, reason: String) -> Event {
             Event::TokenWrongAnswer { token: token.clone(), operation: operation.clone() }
         }
         HsmError::PinIncorrect { token }
-        | HsmError::PinLocked { token }
-        | HsmError::PinLastTry { token }
+        | HsmError::PinLocked { token, .. }
+        | HsmError::PinLastTry { token, .. }
         | HsmError::PinRefusedBefore { token }
         | HsmError::PinUnresolved { token, .. } => Event::TokenRefused { token: token.clone(), reason },
         HsmError::TokenAbsent { token, detail } => Event::TokenAbsent { token: token.clone(), detail: detail.clone() },

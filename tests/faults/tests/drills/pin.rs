@@ -76,7 +76,8 @@ fn locked(name: &str, tokens: Tokens, lock: impl FnOnce(&Lab)) {
         let start = scope.spawn(|| lab.start_daemon("keyd"));
         let told = lab.wait_for_events("TokenRefused", 1).unwrap();
         println!("{name}: {}", told[0]["MESSAGE"]);
-        assert!(told[0]["MESSAGE"].as_str().unwrap().contains("locked"), "{told:?}");
+        let message = told[0]["MESSAGE"].as_str().unwrap();
+        assert!(message.contains("locked; the security officer must unlock it"), "{message}");
         assert!(lab.casemate(&["hsm", "list"]).is_err(), "it listens");
         assert!(stage.phone().enrol().is_err());
         give_pin(&lab);
@@ -120,7 +121,12 @@ fn waits_for_the_officer(stage: &Stage<'_>, bus: &Bus, says: &str, before: usize
         let start = scope.spawn(|| lab.start_daemon("keyd"));
         let told = lab.wait_for_events("TokenRefused", before + 1).unwrap();
         println!("the lockout of a TPM: {}", told[before]["MESSAGE"]);
-        assert!(told[before]["MESSAGE"].as_str().unwrap().contains(says), "{told:?}");
+        let message = told[before]["MESSAGE"].as_str().unwrap();
+        assert!(message.contains(says), "{message}");
+        assert!(
+            message.contains("run 1000 s, or") && message.contains("tpm2_dictionarylockout --clear-lockout"),
+            "{message}"
+        );
         assert!(lab.casemate(&["hsm", "list"]).is_err(), "it listens");
         assert!(stage.phone().enrol().is_err());
         bus.tool("tpm2_dictionarylockout", &["--clear-lockout"]).unwrap();
