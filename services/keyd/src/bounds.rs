@@ -11,6 +11,8 @@ use std::{
 use casemate_audit::{Auditor, Event};
 use casemate_runtime::refusals::{Refusals, WINDOW};
 
+use crate::Spent;
+
 /// The name under which what was left out is told.
 const SERVICE: &str = "keyd";
 
@@ -74,8 +76,13 @@ struct Credit {
 }
 
 impl Shares {
-    pub(crate) fn new(bytes_a_day: u64) -> Self {
-        Self { bytes_a_day, users: Mutex::default() }
+    /// `spent` is what users have written in the day before `now`, when the broker did not run or ran as another process: all of it is
+    /// taken from their shares, as if they had saved nothing before that day.
+    pub(crate) fn new(bytes_a_day: u64, spent: &Spent, now: Instant) -> Self {
+        let most = u128::from(bytes_a_day) * DAY;
+        let credit = |bytes: u64| Credit { left: most.saturating_sub(u128::from(bytes) * DAY), since: now };
+        let users = spent.iter().map(|(uid, bytes)| (*uid, credit(*bytes))).collect();
+        Self { bytes_a_day, users: Mutex::new(users) }
     }
 
     pub(crate) const fn bytes_a_day(&self) -> u64 {
@@ -121,8 +128,8 @@ mod tests {
 
     #[test]
     fn a_share_is_used_up_by_its_user_alone_and_grows_back_within_a_day() {
-        let shares = Shares::new(2400);
         let begin = Instant::now();
+        let shares = Shares::new(2400, &Spent::new(), begin);
         assert!(shares.spend(1, 2000, begin) && shares.spend(1, 400, begin));
         assert!(!shares.spend(1, 1, begin));
         assert!(shares.spend(2, 2400, begin), "another's share is his own");
@@ -132,9 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn asking_often_earns_no_less_and_what_was_refused_costs_nothing() {
-        let shares = Shares::new(86_400_000);
+    fn what_was_written_before_the_start_is_spent() {
         let begin = Instant::now();
+        let shares = Shares::new(2400, &Spent::from([(1, 2000), (2, u64::MAX)]), begin);
+        assert!(!shares.spend(1, 401, begin) && shares.spend(1, 400, begin));
+        assert!(!shares.spend(2, 1, begin) && shares.spend(2, 100, begin + HOUR));
+        assert!(shares.spend(3, 2400, begin));
+    }
+
+    #[test]
+    fn asking_often_earns_no_less_and_what_was_refused_costs_nothing() {
+        let begin = Instant::now();
+        let shares = Shares::new(86_400_000, &Spent::new(), begin);
         assert!(shares.spend(1, 86_400_000, begin));
         for microseconds in 1..=10_000 {
             let _ = shares.spend(1, 1000, begin + Duration::from_micros(microseconds));

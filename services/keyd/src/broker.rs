@@ -4,7 +4,7 @@ use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use casemate_audit::{Auditor, Event, Record};
@@ -83,8 +83,8 @@ impl Broker {
             tokens,
             roles: parts.roles,
             measure: parts.measure,
+            shares: Shares::new(parts.caller_day_bytes, parts.record.spent_before(), Instant::now()),
             record: parts.record,
-            shares: Shares::new(parts.caller_day_bytes),
             auditor: parts.auditor,
             refusals,
             limits: parts.limits,

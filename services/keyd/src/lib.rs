@@ -31,7 +31,7 @@ pub use error::KeydError;
 pub use judge::JudgeLimits;
 pub use keys::Keys;
 pub use policy::{Grant, KeyPolicy};
-pub use record::{RecordFile, SignatureRecord, Sink};
+pub use record::{RecordFile, SignatureRecord, Sink, Spent};
 pub use roles::RoleTokens;
 pub use server::Server;
 pub use service::serve;

@@ -199,7 +199,8 @@ pub struct RecordSettings {
     pub queue: usize,
     /// What one user may fill of it in a day, in bytes; some 700 are one certificate, list or file. Beyond that nothing that must stand
     /// in it is signed for him, so that a daemon that was taken over cannot write over its traces before days have gone by: by
-    /// default more than eight with one such daemon, and almost three with all three that write. Counted anew when keyd starts.
+    /// default more than eight with one such daemon, and almost three with all three that write. What stands in the record of the last
+    /// day counts when keyd starts.
     pub caller_day_bytes: u64,
 }
 

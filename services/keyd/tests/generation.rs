@@ -9,11 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeyRole};
 use casemate_hsm_fake::{FakeSettings, FakeStore, FakeToken, Half};
-use casemate_keyd::{RecordFile, Sink};
+use casemate_keyd::{RecordFile, Sink, Spent};
 use casemate_keyring::Refusal;
 use rig::{CAPF, CERTMGR, Caller, Crash, Dying, Node, ROOT, died};
 
@@ -198,6 +199,10 @@ struct Full(RecordFile, Arc<AtomicBool>);
 impl Sink for Full {
     fn write_durably(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.1.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write_durably(lines) }
+    }
+
+    fn spent(&self, now: SystemTime) -> io::Result<Spent> {
+        self.0.spent(now)
     }
 }
 

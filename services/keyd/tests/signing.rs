@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::SystemTime,
 };
 
 use aws_lc_rs::signature::{
@@ -17,7 +18,7 @@ use aws_lc_rs::signature::{
 };
 use casemate_hsm_api::{KeyId, KeyRole, SignatureScheme};
 use casemate_hsm_fake::FakeToken;
-use casemate_keyd::{RecordFile, Sink};
+use casemate_keyd::{RecordFile, Sink, Spent};
 use casemate_keyring::{Purpose, Refusal};
 use casemate_phonefile::{
     ITL_FILE_NAME, Limits, PhoneFile, Record, Role, SignerId, SignerVersion, TrustList, Unsigned,
@@ -442,6 +443,10 @@ impl Sink for Watching {
         self.seen.lock().unwrap().push(self.token.signatures());
         self.file.write_durably(lines)
     }
+
+    fn spent(&self, now: SystemTime) -> io::Result<Spent> {
+        self.file.spent(now)
+    }
 }
 
 #[test]
@@ -500,6 +505,40 @@ fn one_caller_fills_no_more_than_its_share_of_the_record() {
     // A handshake is not in the record, and another caller has a share of its own.
     broker.sign(CAPF, KeyRole::Capf, PSS, Purpose::TlsHandshake, &tls13(32)).unwrap();
     broker.identity(KeyRole::Tvs);
+}
+
+/// Whoever makes keyd restart, or waits for it, has not more to write for that.
+#[test]
+fn a_restart_refills_nobodys_share_of_the_record() {
+    let node = Node::new();
+    let bounds = Bounds { caller_day_bytes: 8_000, ..Bounds::default() };
+    let broker = bounded(&node, bounds);
+    let capf = broker.identity(KeyRole::Capf);
+    let issue = |broker: &Caller| issue(broker, &capf, &phone(), device_purpose(DEVICE));
+    while issue(&broker).is_ok() {}
+    drop(broker);
+    let (record, aside) = (node.dir.path().join("record.jsonl"), node.dir.path().join("record.jsonl.1"));
+    let is_full = || {
+        let broker = bounded(&node, bounds);
+        let outcome = issue(&broker);
+        assert!(!matches!(&outcome, Err(refusal) if !refusal.to_string().contains("caller-day-bytes")), "{outcome:?}");
+        // Another's is his own.
+        broker.identity(KeyRole::Tvs);
+        outcome.is_err()
+    };
+    assert!(is_full(), "after a restart");
+    fs::rename(&record, &aside).unwrap();
+    assert!(is_full(), "where the record was put aside meanwhile");
+    // The same, signed two days ago.
+    let old = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let micros: i64 = line["CASEMATE_TIMESTAMP"].as_str().unwrap().parse().unwrap();
+        line["CASEMATE_TIMESTAMP"] = (micros - 2 * 86_400_000_000).to_string().into();
+        format!("{line}\n")
+    };
+    let text: String = fs::read_to_string(&aside).unwrap().lines().map(old).collect();
+    fs::write(&aside, text).unwrap();
+    assert!(!is_full(), "it grew back");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
+    iter,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
-use super::Sink;
+use super::{Sink, Spent, spent::spent};
 use crate::{KeydError, RecordSettings};
 
 /// Lines in a file. A file that is full is put aside as `<name>.1`, and what was there moves up to `<name>.2` and so on.
@@ -70,6 +72,11 @@ impl Sink for RecordFile {
         self.torn = false;
         self.length += lines.len() as u64;
         Ok(())
+    }
+
+    fn spent(&self, now: SystemTime) -> io::Result<Spent> {
+        let aside = (1..=self.settings.keep).map(|number| aside(&self.path, number));
+        spent(iter::once(self.path.clone()).chain(aside), now)
     }
 }
 

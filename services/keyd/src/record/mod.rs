@@ -4,15 +4,18 @@
 //! synchronisation.
 
 mod file;
+mod spent;
 
 use std::{
     io,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
+    time::SystemTime,
 };
 
 pub use file::RecordFile;
+pub use spent::Spent;
 
 use crate::KeydError;
 
@@ -23,6 +26,12 @@ pub trait Sink: Send {
     /// # Errors
     /// The disk refused.
     fn write_durably(&mut self, lines: &[u8]) -> io::Result<()>;
+
+    /// What each user has put there in the day before `now`.
+    ///
+    /// # Errors
+    /// It cannot be read back.
+    fn spent(&self, now: SystemTime) -> io::Result<Spent>;
 }
 
 /// The record, for any number of threads.
@@ -30,6 +39,7 @@ pub struct SignatureRecord {
     shared: Arc<Shared>,
     path: PathBuf,
     queue: usize,
+    spent: Spent,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -65,15 +75,23 @@ impl SignatureRecord {
     /// Starts the thread that writes to `sink`. `path` is for error texts; `queue` is how many lines may wait.
     ///
     /// # Errors
-    /// [`KeydError::Thread`].
+    /// [`KeydError::Thread`]; [`KeydError::SignatureRecord`] if what is on record cannot be read.
     pub fn start(sink: impl Sink + 'static, path: PathBuf, queue: usize) -> Result<Self, KeydError> {
+        let spent = sink.spent(SystemTime::now());
+        let spent = spent.map_err(|source| KeydError::SignatureRecord { path: path.clone(), source })?;
         let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let writer = thread::Builder::new()
             .name("record".to_owned())
             .spawn(move || theirs.write(sink))
             .map_err(KeydError::Thread)?;
-        Ok(Self { shared, path, queue: queue.max(1), writer: Some(writer) })
+        Ok(Self { shared, path, queue: queue.max(1), spent, writer: Some(writer) })
+    }
+
+    /// What each user had put on record in the day before it was started.
+    #[must_use]
+    pub const fn spent_before(&self) -> &Spent {
+        &self.spent
     }
 
     /// Appends one line (with its line's end), and returns when it is on disk.
@@ -169,6 +187,10 @@ mod tests {
         fn write_durably(&mut self, lines: &[u8]) -> io::Result<()> {
             self.batches.send(lines.to_vec()).unwrap();
             self.go.recv().unwrap()
+        }
+
+        fn spent(&self, _now: SystemTime) -> io::Result<Spent> {
+            Ok(Spent::new())
         }
     }
 
