@@ -6,7 +6,7 @@ mod cases;
 mod report;
 mod verify;
 
-use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore};
+use casemate_hsm_api::{KeyAlgorithm, KeyId, KeyStore, StoredKey};
 
 pub use cases::{run, run_telling};
 pub use report::{Case, Report};
@@ -28,6 +28,11 @@ pub trait Rig {
     /// The label of every key that the suite makes.
     fn label(&self) -> &str {
         "conformance"
+    }
+
+    /// Whether a key is made and removed by somebody else at this very time, so that the suite does not count it.
+    fn is_strange(&self, _key: &StoredKey) -> bool {
+        false
     }
 
     /// Takes away the other half of the pair under `id`, as an interrupted generation leaves it.

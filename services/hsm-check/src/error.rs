@@ -52,6 +52,15 @@ pub(crate) enum CheckError {
     /// The FIPS module gave no random bytes.
     #[error("the FIPS module gave no random bytes")]
     Random,
+    /// The file by which this check is told from others cannot be kept, or that of another not be read.
+    #[error("{path}: {source}; without it nobody knows whose keys are on the token")]
+    Run {
+        /// Which, or the folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The console is gone, so the report would be for nobody.
     #[error("nobody listens any more")]
     Deserted(#[source] io::Error),

@@ -3,7 +3,8 @@
 //!
 //! The console starts it, gives it the PIN on standard input unless that is in a file, hears on its standard output what it is
 //! doing (`voice`), and ends it when it is silent for too long. It may use the module and a folder for refused PINs, and opens no
-//! socket. When the console is gone, it removes its keys and ends. With `--self-test` it tests the FIPS module in this process, as the
+//! socket. When the console is gone, it removes its keys and ends. Several may be at one token at once: each removes its own keys, and
+//! those of checks that died (`run`). With `--self-test` it tests the FIPS module in this process, as the
 //! power-on self-test has every program do.
 //!
 //! Exit codes: 0 the token can carry every role, 1 it could not be checked, 2 wrong usage, 3 it cannot carry every role, 4 it gave
@@ -17,6 +18,7 @@ mod pin;
 mod render;
 mod report;
 mod roles;
+mod run;
 mod text;
 mod trial;
 mod vectors;

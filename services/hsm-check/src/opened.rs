@@ -2,10 +2,7 @@ use aws_lc_rs::rand;
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyStore};
 use casemate_hsm_pkcs11::{Pkcs11Files, Pkcs11Settings, Pkcs11Store};
 
-use crate::{
-    error::CheckError,
-    view::{LABEL, View},
-};
+use crate::{error::CheckError, view::View};
 
 /// The token, opened as casemate-keyd opens it.
 pub(crate) struct Opened {
@@ -46,10 +43,10 @@ impl Opened {
     }
 
     /// Makes a key. What ends the token's use ends the check.
-    pub(crate) fn make(&mut self, spec: KeySpec) -> Result<Result<KeyId, Refused>, CheckError> {
+    pub(crate) fn make(&mut self, label: &str, spec: KeySpec) -> Result<Result<KeyId, Refused>, CheckError> {
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(|_| CheckError::Random)?;
-        match self.store()?.generate(KeyId(id), LABEL, spec) {
+        match self.store()?.generate(KeyId(id), label, spec) {
             Ok(_) => Ok(Ok(KeyId(id))),
             Err(error) if error.is_absence() => Err(error.into()),
             Err(error) => {
@@ -64,14 +61,14 @@ impl Opened {
 
     /// Finds out whether the module makes keys that sign and do nothing else, and takes others if it makes only such. Whether it
     /// does that.
-    pub(crate) fn takes_keys_that_decrypt(&mut self, algorithm: KeyAlgorithm) -> Result<bool, CheckError> {
+    pub(crate) fn takes_keys_that_decrypt(&mut self, label: &str, algorithm: KeyAlgorithm) -> Result<bool, CheckError> {
         let spec = KeySpec { algorithm, backup: Backup::None };
-        if self.make(spec)?.is_ok() {
+        if self.make(label, spec)?.is_ok() {
             return Ok(false);
         }
         self.settings.sign_only = false;
         self.open_again()?;
-        let made = self.make(spec)?.is_ok();
+        let made = self.make(label, spec)?.is_ok();
         if !made {
             // Neither way: the strict one it is, and each algorithm says for itself what is wrong.
             self.settings.sign_only = true;

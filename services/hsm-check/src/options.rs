@@ -14,7 +14,7 @@ pub(crate) struct Options {
     /// File with the user PIN; otherwise it is read from standard input
     #[arg(long)]
     pub(crate) pin_file: Option<PathBuf>,
-    /// Folder in which a refused PIN is remembered
+    /// Folder in which a refused PIN is remembered, and who checks a token
     #[arg(long)]
     pub(crate) state: PathBuf,
     /// Folder with key-policy.toml and role-tokens.toml
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// Try every algorithm that the token offers, and not only P-256 and those of the key policy
     #[arg(long)]
     pub(crate) all: bool,
-    /// Only remove what an earlier check left on the token
+    /// Only remove what checks of this machine that died left on the token
     #[arg(long)]
     pub(crate) remove: bool,
     /// Print JSON

@@ -34,6 +34,8 @@ pub(crate) fn text(report: &Report) -> String {
         vectors(&report.vectors),
     );
     part("quirks", report.quirks.clone());
+    let strange = report.strange.iter().map(|(label, count)| format!("{count} with the label {label:?}"));
+    part("keys of other checks; remove them by hand unless another machine checks this token now", strange.collect());
     part("settings that this module needs in [keyd.pkcs11]", report.settings.clone());
     lines.extend([String::new(), sum(report)]);
     lines.iter().map(|line| plain(line) + "\n").collect()

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use casemate_hsm_api::{Backup, KeyAlgorithm, KeyRole, SignatureRate, TokenInfo};
 use serde::Serialize;
 
@@ -19,6 +21,8 @@ pub(crate) struct Report {
     pub(crate) settings: Vec<String>,
     /// Objects of the check that could not be removed.
     pub(crate) left: usize,
+    /// Keys of checks of which this machine knows nothing, by their label.
+    pub(crate) strange: BTreeMap<String, usize>,
 }
 
 /// What it comes to.

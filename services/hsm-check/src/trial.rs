@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeySpec, KeyState, KeyStore, SignatureRate};
 use casemate_hsm_conformance::{Extent, Half, Rig, run_telling, scheme_of};
@@ -11,8 +11,9 @@ use crate::{
     pin::PinFile,
     report::{Case, Report, Tried, VectorSet, Verdict},
     roles::{self, Wanted},
+    run::Run,
     vectors,
-    view::{Checked, LABEL, View},
+    view::{Checked, View},
     voice::Voice,
 };
 
@@ -25,6 +26,7 @@ const SIGNING_SECONDS: u64 = 20;
 
 struct Trial<'a> {
     voice: &'a Voice,
+    run: &'a Run,
     view: View,
     opened: Opened,
     rate: Duration,
@@ -37,31 +39,57 @@ struct Trial<'a> {
 pub(crate) fn run(options: &Options, pin: &PinFile, voice: &Voice) -> Result<Report, CheckError> {
     let wanted = roles::wanted(&options.etc)?;
     let (view, opened) = open(options, pin, voice)?;
+    let run = Run::begin(&options.state, &view.token)?;
     let rate = Duration::from_millis(options.rate_ms);
     let quirks = view.flags.iter().map(|flag| format!("the token says: {flag}")).collect();
-    voice.step("the keys of an earlier check, if there are any, are removed")?;
-    view.remove_keys()?;
-    voice.keys()?;
-    let mut trial = Trial { voice, view, opened, rate, all: options.all, quirks, settings: Vec::new() };
+    bury(options, &view, voice)?;
+    voice.keys(run.label())?;
+    let mut trial = Trial { voice, run: &run, view, opened, rate, all: options.all, quirks, settings: Vec::new() };
     let tried = trial.everything(&wanted);
     // Also for a console that is gone.
-    let _ = voice.step(&format!("the keys with the label {LABEL:?} are removed"));
+    let _ = voice.step(&format!("the keys with the label {:?} are removed", run.label()));
     let left = trial.remove_keys();
     if let Ok(left) = &left {
         let _ = voice.left(*left);
     }
+    let strange = strange(options, &trial.view);
+    if matches!(left, Ok(0)) {
+        run.end()?;
+    }
     let mut report = tried?;
-    report.left = left?;
+    (report.left, report.strange) = (left?, strange?);
     report.module = options.module.display().to_string();
     report.verdict = report.judge();
     Ok(report)
 }
 
-/// Removes what a check that was killed left on the token.
+/// Removes what checks that died left on the token.
 pub(crate) fn remove(options: &Options, pin: &PinFile, voice: &Voice) -> Result<(), CheckError> {
-    let (view, _opened) = open(options, pin, voice)?;
-    voice.step(&format!("the keys with the label {LABEL:?} are removed"))?;
-    voice.left(view.remove_keys()?)
+    let (view, _login) = open(options, pin, voice)?;
+    voice.left(bury(options, &view, voice)?)
+}
+
+/// Removes the keys of checks that died; how many objects are left of them.
+fn bury(options: &Options, view: &View, voice: &Voice) -> Result<usize, CheckError> {
+    let mut all = 0;
+    for run in Run::dead(&options.state, &view.token)? {
+        voice.step(&format!("the keys of a check that died, with the label {:?}, are removed", run.label()))?;
+        match view.remove_keys(run.label())? {
+            0 => run.end()?,
+            left => all += left,
+        }
+    }
+    Ok(all)
+}
+
+/// Keys of checks that are no check's of this machine.
+fn strange(options: &Options, view: &View) -> Result<BTreeMap<String, usize>, CheckError> {
+    let mut found = view.labels()?;
+    let known = Run::labels(&options.state)?;
+    // Those of a check that ended in between are gone now.
+    let still = view.labels()?;
+    found.retain(|label, _| !known.contains(label) && still.contains_key(label));
+    Ok(found)
 }
 
 /// Finds the token, and logs in.
@@ -90,28 +118,28 @@ impl Trial<'_> {
         let made: Vec<_> = made.map(|tried| tried.algorithm).collect();
         let refusals = self.wrapped_refusals(wanted, &made)?;
         let cases = self.suite(&algorithms, &made, &refusals)?;
-        let vectors = vectors::run(&self.view, &made, self.voice)?;
+        let vectors = vectors::run(&self.view, self.run.label(), &made, self.voice)?;
         self.note_vectors(&vectors);
         let why_not = |spec| refusals.iter().find(|(refused, _)| *refused == spec).map(|(_, why)| why.clone());
         let roles = wanted.iter().map(|wanted| roles::judge(wanted, &algorithms, &cases, why_not)).collect();
         let (quirks, settings) = (std::mem::take(&mut self.quirks), std::mem::take(&mut self.settings));
-        let (module, verdict, left) = (String::new(), Verdict::Wrong, 0);
-        Ok(Report { module, verdict, token, algorithms, roles, cases, vectors, quirks, settings, left })
+        let (module, verdict, left, strange) = (String::new(), Verdict::Wrong, 0, BTreeMap::new());
+        Ok(Report { module, verdict, token, algorithms, roles, cases, vectors, quirks, settings, left, strange })
     }
 
     /// How many objects are left.
     fn remove_keys(&mut self) -> Result<usize, CheckError> {
-        match self.view.remove_keys() {
+        match self.view.remove_keys(self.run.label()) {
             Ok(0) => Ok(0),
             // Some modules (tpm2-pkcs11) remove no key with which an operation failed, until they are started anew.
-            _ => self.opened.restart_module(&self.view).and_then(|()| self.view.remove_keys()),
+            _ => self.opened.restart_module(&self.view).and_then(|()| self.view.remove_keys(self.run.label())),
         }
     }
 
     fn find_usage(&mut self, offered: &[KeyAlgorithm]) -> Result<(), CheckError> {
         let Some(algorithm) = offered.first().copied() else { return Ok(()) };
         self.voice.step(&format!("a first key, of {algorithm}"))?;
-        if self.opened.takes_keys_that_decrypt(algorithm)? {
+        if self.opened.takes_keys_that_decrypt(self.run.label(), algorithm)? {
             self.quirks.push("it makes no key that cannot decrypt as well".to_owned());
             self.settings.push("sign-only = false".to_owned());
         }
@@ -121,7 +149,7 @@ impl Trial<'_> {
     /// Makes a key of `algorithm`, and measures how fast it signs.
     fn try_key(&mut self, algorithm: KeyAlgorithm) -> Result<Tried, CheckError> {
         self.voice.step(&format!("a key of {algorithm}"))?;
-        let id = match self.opened.make(KeySpec { algorithm, backup: Backup::None })? {
+        let id = match self.opened.make(self.run.label(), KeySpec { algorithm, backup: Backup::None })? {
             Ok(id) => id,
             Err(refused) => {
                 self.quirks.push(format!("it lists {algorithm}, and makes no key of it that can be used"));
@@ -158,7 +186,7 @@ impl Trial<'_> {
                 continue;
             }
             self.voice.step(&format!("a key of {} with backup", spec.algorithm))?;
-            if let Err(refused) = self.opened.make(spec)? {
+            if let Err(refused) = self.opened.make(self.run.label(), spec)? {
                 refusals.push((spec, format!("no key with backup \"wrapped\": {}", refused.why)));
             }
         }
@@ -192,7 +220,7 @@ impl Trial<'_> {
             threads: usize::try_from(THREADS).unwrap_or(1),
             signatures: usize::try_from(each).unwrap_or(1),
         };
-        let rig = Checked { view: &self.view, store: self.opened.store()? };
+        let rig = Checked { view: &self.view, store: self.opened.store()?, label: self.run.label() };
         // A console that is gone is noticed at the next step of ours.
         let report = run_telling(&rig, &extent, &|case| drop(self.voice.step(case)));
         let case = |case: casemate_hsm_conformance::Case| Case {
@@ -207,9 +235,12 @@ impl Trial<'_> {
     /// Why no half of a pair can be taken away in this process, if so.
     fn takes_halves(&mut self, algorithm: KeyAlgorithm) -> Result<Option<String>, CheckError> {
         self.voice.step("half a key is taken away")?;
-        let Ok(id) = self.opened.make(KeySpec { algorithm, backup: Backup::None })? else { return Ok(None) };
+        let Ok(id) = self.opened.make(self.run.label(), KeySpec { algorithm, backup: Backup::None })? else {
+            return Ok(None);
+        };
         let store = self.opened.store()?;
-        if let Err(error) = (Checked { view: &self.view, store }).keep_half(id, Half::Private) {
+        if let Err(error) = (Checked { view: &self.view, store, label: self.run.label() }).keep_half(id, Half::Private)
+        {
             return Ok(Some(error));
         }
         let state = store.inspect(id, None)?;

@@ -1,9 +1,9 @@
 //! A second look at the token, past hsm/pkcs11: what the suite wants to know by another way, and what no store does, the removal
 //! of keys above all.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use casemate_hsm_api::{KeyId, KeyStore};
+use casemate_hsm_api::{KeyId, KeyStore, StoredKey};
 use casemate_hsm_conformance::{Half, Rig};
 use casemate_hsm_pkcs11::{Pkcs11Store, TokenName};
 use cryptoki::{
@@ -14,10 +14,7 @@ use cryptoki::{
     slot::{Slot, TokenInfo},
 };
 
-use crate::error::CheckError;
-
-/// The label of every key that the check makes or imports, by which it finds them again.
-pub(crate) const LABEL: &str = "casemate hsm check";
+use crate::{error::CheckError, run::LABEL};
 
 /// The module and one of its tokens.
 pub(crate) struct View {
@@ -64,11 +61,30 @@ impl View {
         self.context.open_rw_session(self.slot()?).map_err(failed("C_OpenSession"))
     }
 
-    /// Removes every key of a check, of this one and of one that was killed; how many objects are left.
-    pub(crate) fn remove_keys(&self) -> Result<usize, CheckError> {
+    /// Labels of checks on the token, each with how many keys have it.
+    pub(crate) fn labels(&self) -> Result<BTreeMap<String, usize>, CheckError> {
+        let session = self.session()?;
+        let mut labels = BTreeMap::new();
+        for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+            for object in session.find_objects(&[Attribute::Class(class)]).map_err(failed("C_FindObjects"))? {
+                // One that is gone meanwhile was somebody's who removed it.
+                let read = session.get_attributes(object, &[AttributeType::Label]).unwrap_or_default();
+                if let Some(Attribute::Label(label)) = read.into_iter().next() {
+                    let label = String::from_utf8_lossy(&label).into_owned();
+                    if label.starts_with(LABEL) {
+                        *labels.entry(label).or_default() += 1;
+                    }
+                }
+            }
+        }
+        Ok(labels)
+    }
+
+    /// Removes every key with this label; how many objects are left.
+    pub(crate) fn remove_keys(&self, label: &str) -> Result<usize, CheckError> {
         let session = self.session()?;
         // Whatever it says of CKA_TOKEN: tpm2-pkcs11 keeps session objects as well.
-        let wanted = [Attribute::Label(LABEL.as_bytes().to_vec())];
+        let wanted = [Attribute::Label(label.as_bytes().to_vec())];
         let find = || session.find_objects(&wanted).map_err(failed("C_FindObjects"));
         for object in find()? {
             // What cannot be removed is counted below.
@@ -115,6 +131,7 @@ fn failed(function: &'static str) -> impl Fn(Error) -> CheckError {
 pub(crate) struct Checked<'a> {
     pub(crate) view: &'a View,
     pub(crate) store: &'a Pkcs11Store,
+    pub(crate) label: &'a str,
 }
 
 impl Checked<'_> {
@@ -138,7 +155,11 @@ impl Rig for Checked<'_> {
     }
 
     fn label(&self) -> &str {
-        LABEL
+        self.label
+    }
+
+    fn is_strange(&self, key: &StoredKey) -> bool {
+        key.label.starts_with(LABEL) && key.label != self.label
     }
 
     fn keep_half(&self, id: KeyId, half: Half) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! What this process tells the console, on its standard output, a line each:
 //!
 //! - `step TEXT`: what is about to be tried. The console waits a while for the next line, and then ends this process.
-//! - `keys`: from now on keys of the check are on the token.
+//! - `keys LABEL`: from now on keys of the check are on the token, with this label.
 //! - `left N`: they were removed, but for N.
 //! - `error TEXT`: there will be no report.
 //! - `report`: what follows, to the end, is for the person who asked.
@@ -30,8 +30,8 @@ impl Voice {
         self.line(&format!("step {}", plain(text)))
     }
 
-    pub(crate) fn keys(&self) -> Result<(), CheckError> {
-        self.line("keys")
+    pub(crate) fn keys(&self, label: &str) -> Result<(), CheckError> {
+        self.line(&format!("keys {label}"))
     }
 
     pub(crate) fn left(&self, count: usize) -> Result<(), CheckError> {

@@ -36,8 +36,8 @@ pub(crate) struct Limits {
 pub(crate) struct Heard {
     /// What it was doing last.
     pub(crate) step: String,
-    /// It began to make keys.
-    pub(crate) keys: bool,
+    /// The label of its keys, once it began to make them.
+    pub(crate) keys: Option<String>,
     /// It removed them, but for so many objects.
     pub(crate) left: Option<usize>,
     pub(crate) error: Option<String>,
@@ -77,7 +77,7 @@ impl End {
 
 enum Line {
     Step(String),
-    Keys,
+    Keys(String),
     Left(usize),
     Error(String),
     Report(Vec<u8>),
@@ -112,7 +112,7 @@ fn watch(child: &mut Child, said: &Receiver<Line>, limits: Limits, show: impl Fn
     let mut last = begin;
     let mut heard = Heard {
         step: "its process is started".to_owned(),
-        keys: false,
+        keys: None,
         left: None,
         error: None,
         report: None,
@@ -165,7 +165,7 @@ impl Heard {
                 show(&step);
                 self.step = step;
             }
-            Line::Keys => self.keys = true,
+            Line::Keys(label) => self.keys = Some(label),
             Line::Left(count) => self.left = Some(count),
             Line::Error(error) => self.error = Some(error),
             Line::Report(report) => self.report = Some(report),
@@ -185,9 +185,9 @@ fn listen(output: ChildStdout, say: &SyncSender<Line>) {
         let text = String::from_utf8_lossy(&bytes);
         let line = match text.trim_end().split_once(' ') {
             Some(("step", step)) => Line::Step(plain(step)),
+            Some(("keys", label)) => Line::Keys(plain(label)),
             Some(("error", error)) => Line::Error(plain(error)),
             Some(("left", count)) if count.parse::<usize>().is_ok() => Line::Left(count.parse().unwrap_or_default()),
-            None if text.trim_end() == "keys" => Line::Keys,
             None if text.trim_end() == "report" => {
                 let mut report = Vec::new();
                 let _ = output.by_ref().take(LONGEST_REPORT).read_to_end(&mut report);
@@ -235,11 +235,11 @@ mod tests {
 
     #[test]
     fn what_a_child_says_is_taken_line_by_line_and_noise_is_not() {
-        let script = "read x; echo \"step $x\"; echo noise; echo 'left many'; echo 'step a\u{1b}b'; echo keys; echo 'left 2'; \
+        let script = "read x; echo \"step $x\"; echo noise; echo 'left many'; echo 'step a\u{1b}b'; echo keys a b; echo 'left 2'; \
                       echo last >&2; echo report; echo 'step of the report'; exit 3";
         let (heard, shown) = heard(script, 20_000, 20_000);
         assert_eq!(shown, ["in", "a\\u{1b}b"]);
-        assert_eq!((heard.keys, heard.left, heard.error), (true, Some(2), None));
+        assert_eq!((heard.keys.as_deref(), heard.left, heard.error), (Some("a b"), Some(2), None));
         assert_eq!(heard.report.as_deref(), Some(&b"step of the report\n"[..]));
         assert_eq!((heard.end.code(), heard.printed.as_str()), (Some(3), "last"));
     }

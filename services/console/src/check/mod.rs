@@ -28,8 +28,8 @@ pub(crate) fn run(node: &Node, asked: &CheckModule, as_json: bool, out: Out<'_>)
     let pin = if asked.pin_file.is_none() { Some(pin::from_stdin("user PIN of the token: ")?) } else { None };
     let check = Check { node, asked, as_json, pin };
     eprintln!(
-        "casemate: keys with the label \"casemate hsm check\" are made on the token, and removed at the end; a PIN that the token \
-         refuses is tried once"
+        "casemate: keys with a label that begins with \"casemate hsm check\" are made on the token, and removed at the end; a PIN \
+         that the token refuses is tried once"
     );
     let settings = &node.settings;
     let limits = Limits {
@@ -87,14 +87,12 @@ impl Check<'_> {
 
     /// What is left of a check that ended too soon, after another child has tried to remove it.
     fn left(&self, heard: &Heard) -> String {
-        let by_hand = "remove what has the label \"casemate hsm check\" by hand";
+        let Some(label) = &heard.keys else { return "no key was made".to_owned() };
+        let by_hand = format!("remove what has the label {label:?} by hand, or check the token again on this machine");
         let told = |left: usize| match left {
             0 => "its keys are removed from the token".to_owned(),
             left => format!("{left} objects of it could not be removed from the token: {by_hand}"),
         };
-        if !heard.keys {
-            return "no key was made".to_owned();
-        }
         if let Some(left) = heard.left {
             return told(left);
         }

@@ -16,15 +16,20 @@ use crate::{
     voice::Voice,
 };
 
-/// Holds every set against both judges: `C_Verify` for the algorithms in `made`.
-pub(crate) fn run(view: &View, made: &[KeyAlgorithm], voice: &Voice) -> Result<Vec<VectorSet>, CheckError> {
+/// Holds every set against both judges: `C_Verify` for the algorithms in `made`, with imported keys that have this label.
+pub(crate) fn run(
+    view: &View,
+    label: &str,
+    made: &[KeyAlgorithm],
+    voice: &Voice,
+) -> Result<Vec<VectorSet>, CheckError> {
     let mut judged = Vec::new();
     for set in sets::all() {
         let set = set?;
         voice.step(&format!("Wycheproof: {}", set.name))?;
         let token = match set.form {
             Form::Der => None,
-            Form::Raw if made.contains(&set.algorithm) => Some(token::judge(view, &set)?),
+            Form::Raw if made.contains(&set.algorithm) => Some(token::judge(view, label, &set)?),
             Form::Raw => {
                 let untried = Some(format!("no {} key was made on this token", set.algorithm));
                 Some(Judged { untried, ..Judged::default() })

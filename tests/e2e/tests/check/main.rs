@@ -4,3 +4,4 @@
 mod broken;
 mod buyer;
 mod sound;
+mod together;
