@@ -125,7 +125,10 @@ impl<A: Fn() -> Result<Described, HsmError>> Door<'_, A> {
         let token = described.serial_number().trim().to_owned();
         let refused = |operation: String| HsmError::Unsupported { token: token.clone(), operation };
         let (least, most) = (described.min_pin_length(), described.max_pin_length());
-        if !(least..=most).contains(&new.expose().len()) {
+        // kryoptic says 0 for no limit, as PKCS#11 has it of other numbers (CK_EFFECTIVELY_INFINITE).
+        let is_too_long = most != 0 && new.expose().len() > most;
+        if new.expose().len() < least || is_too_long {
+            let most = if most == 0 { "any number of".to_owned() } else { most.to_string() };
             return Err(refused(format!("such a PIN; it takes {least} to {most} bytes")).into());
         }
         let since = described.user_pin_count_low();

@@ -15,11 +15,12 @@ use casemate_hsm_pin::Refusals;
 use casemate_hsm_pkcs11::Pkcs11Store;
 
 use crate::{
-    lab::{Lab, PIN, in_lab, token_folder},
+    lab::{Lab, Module, PIN, in_lab, in_lab_of, token_folder},
     pin::{flags, records},
 };
 
-const NEW: &str = "864209";
+/// kryoptic takes none that is shorter.
+const NEW: &str = "86420975";
 
 fn path(lab: &Lab, name: &str) -> PathBuf {
     lab.folder.join(name)
@@ -60,12 +61,50 @@ fn serial(lab: &Lab) -> String {
     line.rsplit_once(": ").unwrap().1.trim().to_owned()
 }
 
+fn is_changed(lab: &Lab) {
+    assert_eq!(lab.probe(&lab.settings(), &["change-pin", NEW]), "ok");
+    assert_eq!((held(lab).as_str(), takes(lab, PIN), takes(lab, NEW)), (NEW, false, true));
+    assert_eq!(lab.probe(&lab.settings(), &["login"]), "ok");
+    assert_eq!((left(lab), records(lab)), (vec![], 0));
+}
+
+/// And what the next process finds of each of the two when it was killed just before `C_SetPIN` and just after.
+fn is_changed_and_found_out(lab: &Lab) {
+    is_changed(lab);
+    for is_set in [false, true] {
+        write(lab, "pin.new", PIN);
+        write(lab, "pin", NEW);
+        if is_set {
+            set(lab, NEW, PIN);
+        }
+        assert_eq!(lab.probe(&lab.settings(), &["login"]), "ok", "{is_set}");
+        assert_eq!((held(lab).as_str(), left(lab), records(lab)), (if is_set { PIN } else { NEW }, vec![], 0));
+    }
+}
+
+#[test]
+fn the_pin_of_kryoptic_is_changed() {
+    in_lab_of(Module::Kryoptic, "change::the_pin_of_kryoptic_is_changed", |lab| {
+        is_changed_and_found_out(lab);
+        let before = held(lab);
+        assert_eq!(
+            lab.probe(&lab.settings(), &["change-pin", "8642097"]),
+            "Unsupported",
+            "it says that it takes 8 or more"
+        );
+        assert_eq!(held(lab), before);
+    });
+}
+
+#[test]
+fn the_pin_of_tpm2_pkcs11_is_changed() {
+    in_lab_of(Module::Tpm2Pkcs11, "change::the_pin_of_tpm2_pkcs11_is_changed", is_changed_and_found_out);
+}
+
 #[test]
 fn a_changed_pin_is_in_the_token_and_its_file_and_the_old_one_is_refused() {
     in_lab("change::a_changed_pin_is_in_the_token_and_its_file_and_the_old_one_is_refused", |lab| {
-        assert_eq!(lab.probe(&lab.settings(), &["change-pin", NEW]), "ok");
-        assert_eq!((held(lab).as_str(), takes(lab, PIN), takes(lab, NEW)), (NEW, false, true));
-        assert_eq!(lab.probe(&lab.settings(), &["login"]), "ok");
+        is_changed(lab);
         for pin in ["12".to_owned(), "1".repeat(256)] {
             assert_eq!(lab.probe(&lab.settings(), &["change-pin", &pin]), "Unsupported");
         }
