@@ -7,7 +7,7 @@ use std::{
 use casemate_hsm_api::{PIN_LIMIT, Pin};
 use casemate_keyring::{NewPin, Request, Response};
 use nix::{
-    sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr},
+    sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr},
     unistd::dup,
 };
 use serde::Serialize;
@@ -90,6 +90,8 @@ impl<'a> Hidden<'a> {
         let before = tcgetattr(terminal)?;
         let mut hidden = before.clone();
         hidden.local_flags.remove(LocalFlags::ECHO | LocalFlags::ISIG);
+        // It ends the line, so that it is seen at once and not with the next end of a line.
+        hidden.control_chars[SpecialCharacterIndices::VEOL as usize] = INTERRUPT;
         tcsetattr(terminal, SetArg::TCSAFLUSH, &hidden)?;
         Ok(Self { terminal, before })
     }

@@ -3,14 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 use std::{
-    fs,
-    io::Write,
+    fs::{self, File},
+    io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Output, Stdio},
-    time::Duration,
+    process::{Child, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use casemate_harness::{DAEMONS, Lab, LabSettings, Tokens};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    pty::{OpenptyResult, openpty},
+    sys::termios::{LocalFlags, tcgetattr},
+};
 use serde_json::{Value, json};
 
 const NEW: &str = "8642097531864";
@@ -91,7 +97,8 @@ fn a_pin_is_changed(name: &str, tokens: Tokens, place: &str, file: fn(&Lab) -> P
     assert_eq!(state(&lab), "serving");
     enrol(&lab, "SEP001122334466");
     // And back, where the name of the only token may be left out.
-    let output = change(&lab, &[], &old);
+    let named = if tokens == Tokens::Tpm2Pkcs11 { &["--token", place][..] } else { &[] };
+    let output = change(&lab, named, &old);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.contains(place), "{text}{}", String::from_utf8_lossy(&output.stderr));
     for (daemon, _) in DAEMONS {
@@ -104,6 +111,99 @@ fn a_pin_is_changed(name: &str, tokens: Tokens, place: &str, file: fn(&Lab) -> P
 #[test]
 fn the_pin_of_softhsm_is_changed() {
     a_pin_is_changed("pin-softhsm", Tokens::SoftHsm, "pkcs11:token=casemate-lab", |lab| lab.layout.pin());
+}
+
+#[test]
+fn the_pin_of_kryoptic_is_changed() {
+    a_pin_is_changed("pin-kryoptic", Tokens::Kryoptic, "pkcs11:token=casemate-lab", |lab| lab.layout.pin());
+}
+
+#[test]
+fn the_pin_of_tpm2_pkcs11_is_changed() {
+    a_pin_is_changed("pin-tpm2-pkcs11", Tokens::Tpm2Pkcs11, "pkcs11:token=casemate-lab", |lab| lab.layout.pin());
+}
+
+/// A console at a terminal of its own.
+struct Terminal {
+    /// The person's side.
+    keys: File,
+    /// The console's side, which stays open here.
+    screen: File,
+    console: Child,
+}
+
+impl Terminal {
+    fn at(lab: &Lab) -> Self {
+        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+        let screen = File::from(slave);
+        let mut command = lab.console();
+        command.args(["hsm", "change-pin"]).stdin(screen.try_clone().unwrap());
+        let console = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self { keys: File::from(master), screen, console }
+    }
+
+    /// Types `line` when it is asked for so.
+    fn answers(&mut self, question: &str, line: &str) {
+        let asked = self.console.stderr.as_mut().unwrap();
+        let mut said = vec![0; question.len()];
+        asked.read_exact(&mut said).unwrap();
+        assert_eq!(String::from_utf8_lossy(&said), question);
+        assert!(!tcgetattr(&self.screen).unwrap().local_flags.intersects(LocalFlags::ECHO | LocalFlags::ISIG));
+        self.keys.write_all(line.as_bytes()).unwrap();
+        // The end of the line that was not shown.
+        if line.ends_with('\n') {
+            asked.read_exact(&mut [0]).unwrap();
+        }
+    }
+
+    /// How it ended: the code, and what it said and showed.
+    fn ends(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.console.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        // One that waits for more than was typed has no code.
+        let _ = self.console.kill();
+        let output = self.console.wait_with_output().unwrap();
+        let restored = tcgetattr(&self.screen).unwrap().local_flags;
+        let as_before = restored.contains(LocalFlags::ECHO | LocalFlags::ISIG);
+        assert!(as_before, "the terminal is not as it was: {}", String::from_utf8_lossy(&output.stderr));
+        fcntl(&self.keys, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut shown = Vec::new();
+        // It ends with what there is: nobody else writes.
+        let _ = (&self.keys).read_to_end(&mut shown);
+        let said = [output.stdout, output.stderr, shown].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    }
+}
+
+/// At a terminal the PIN is asked for twice, and never shown; what is not the same twice, or is interrupted, changes nothing.
+#[test]
+fn at_a_terminal_a_pin_is_asked_for_twice_and_not_shown() {
+    let lab = Lab::start(LabSettings::for_test("pin-terminal")).unwrap();
+    let file = lab.layout.pin();
+    let old = fs::read_to_string(&file).unwrap();
+
+    let mut terminal = Terminal::at(&lab);
+    terminal.answers("new PIN: ", &format!("{NEW}\n"));
+    terminal.answers("the same again: ", "8642097531865\n");
+    let (code, text) = terminal.ends();
+    assert!(code == Some(1) && text.contains("the two are not the same"), "{code:?} {text}");
+    assert!(!text.contains("864209"), "{text}");
+
+    let mut terminal = Terminal::at(&lab);
+    terminal.answers("new PIN: ", "864\x03");
+    let (code, text) = terminal.ends();
+    assert!(code == Some(1) && text.contains("interrupted"), "{code:?} {text}");
+    assert_eq!((fs::read_to_string(&file).unwrap(), lab.audited("PinNotChanged").unwrap().len()), (old.clone(), 0));
+
+    let mut terminal = Terminal::at(&lab);
+    terminal.answers("new PIN: ", &format!("{NEW}\n"));
+    terminal.answers("the same again: ", &format!("{NEW}\n"));
+    let (code, text) = terminal.ends();
+    assert!(code == Some(0) && text.contains("is changed") && !text.contains(NEW), "{code:?} {text}");
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), NEW);
+    assert_eq!(state(&lab), "serving");
 }
 
 #[test]
