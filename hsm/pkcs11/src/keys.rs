@@ -103,9 +103,15 @@ pub(crate) fn list(worker: &mut Worker) -> Result<Vec<StoredKey>, HsmError> {
     let found = worker.with_session(|open| {
         open.logged_in()?;
         let wanted = [Attribute::Token(true), Attribute::Class(ObjectClass::PRIVATE_KEY)];
+        let find = || open.session.find_objects(&wanted).map_err(|error| open.failed(&error));
         let mut ids = Vec::new();
-        for handle in open.session.find_objects(&wanted).map_err(|error| open.failed(&error))? {
-            for attribute in open.attributes(handle, &[AttributeType::Id])? {
+        for handle in find()? {
+            let read = match open.attributes(handle, &[AttributeType::Id]) {
+                // Somebody removed it meanwhile.
+                Err(HsmError::Device { .. }) if !find()?.contains(&handle) => continue,
+                other => other?,
+            };
+            for attribute in read {
                 // Keys whose identifier has another length were not made by us.
                 if let Attribute::Id(id) = attribute
                     && let Ok(id) = id.try_into().map(KeyId)
@@ -117,13 +123,12 @@ pub(crate) fn list(worker: &mut Worker) -> Result<Vec<StoredKey>, HsmError> {
         }
         let mut keys = Vec::new();
         for id in ids {
-            match open.pair(id) {
-                Ok(Found::Pair(pair)) => {
-                    let label = open.label(pair.private)?;
-                    keys.push(StoredKey { id, label, public: pair.public });
-                }
+            match open.stored(id) {
+                Ok(found) => keys.extend(found),
                 // One that nobody can use hides no other; who asks for it is told what is wrong.
-                Ok(_) | Err(HsmError::KeyNotAsSpecified { .. } | HsmError::KeyAmbiguous { .. }) => {}
+                Err(HsmError::KeyNotAsSpecified { .. } | HsmError::KeyAmbiguous { .. }) => {}
+                // Nor does one that somebody removed meanwhile.
+                Err(HsmError::Device { .. }) if open.find(id, ObjectClass::PRIVATE_KEY)?.is_empty() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -202,6 +207,12 @@ impl Open {
             self.logged_in()?;
         }
         Ok(found)
+    }
+
+    /// The pair under `id`, if there is one, as it is listed.
+    fn stored(&self, id: KeyId) -> Result<Option<StoredKey>, HsmError> {
+        let Found::Pair(pair) = self.pair(id)? else { return Ok(None) };
+        Ok(Some(StoredKey { id, label: self.label(pair.private)?, public: pair.public }))
     }
 
     fn logged_in(&self) -> Result<(), HsmError> {

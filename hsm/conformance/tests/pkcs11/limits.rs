@@ -6,7 +6,7 @@ use std::{
 use casemate_hsm_api::{Backup, HsmError, KeyAlgorithm, KeyId, KeySpec, KeyState, KeyStore, SignatureScheme};
 use casemate_hsm_pkcs11::Pkcs11Store;
 
-use crate::lab::in_lab;
+use crate::lab::{Module, in_lab, in_lab_of};
 
 const SLOW: KeySpec = KeySpec { algorithm: KeyAlgorithm::Rsa4096, backup: Backup::None };
 const SPEC: KeySpec = KeySpec { algorithm: KeyAlgorithm::P256, backup: Backup::None };
@@ -98,5 +98,35 @@ fn a_full_queue_is_refused_at_once() {
             waiting.join().unwrap().unwrap();
             long.join().unwrap().unwrap();
         });
+    });
+}
+
+/// Another program makes and removes keys all the time; those that stay are listed, and nothing fails. Not of SoftHSM: it writes its
+/// token's file anew at each login of another program, and reads half of it here.
+#[test]
+fn keys_that_somebody_removes_while_they_are_listed_are_no_failure() {
+    let name = "limits::keys_that_somebody_removes_while_they_are_listed_are_no_failure";
+    in_lab_of(Module::Kryoptic, name, |lab| {
+        let store = Pkcs11Store::open(lab.settings(), lab.files()).unwrap();
+        let stays = store.generate(KeyId([1; 16]), "stays", SPEC).unwrap();
+        let (mut lists, mut longest) = (0, 0);
+        thread::scope(|scope| {
+            let others = scope.spawn(|| {
+                let id = "07".repeat(16);
+                for _ in 0..20 {
+                    lab.as_user(&["--keypairgen", "--key-type", "EC:prime256v1", "--id", &id]).unwrap();
+                    for half in ["privkey", "pubkey"] {
+                        lab.as_user(&["--delete-object", "--type", half, "--id", &id]).unwrap();
+                    }
+                }
+            });
+            while !others.is_finished() {
+                let listed = store.keys().unwrap();
+                assert!(listed.iter().any(|key| key.public == stays), "{listed:?}");
+                (lists, longest) = (lists + 1, longest.max(listed.len()));
+            }
+            others.join().unwrap();
+        });
+        assert!(longest == 2, "the other's keys were never seen in {lists} lists");
     });
 }
