@@ -274,6 +274,16 @@ registry! {
         /// Where the TPM answers.
         place: String,
     }
+    /// At the first boot the image's SoftHSM token was made, with a PIN that is sealed to the TPM and that nobody knows.
+    TokenSetUp = "9aa7767bb8bc49398f1b04359eeaf4df", Notice, "token {label} was made at the first boot; its PIN is sealed to this machine's TPM" => {
+        /// The token's label.
+        label: String,
+    }
+    /// A power cut had emptied SoftHSM's own file of its token; the copy of the day on which the token was made took its place.
+    TokenMended = "8e37193aceec4453ae01c75cede791b9", Warning, "{file} was empty after a power cut and was put back" => {
+        /// The file.
+        file: String,
+    }
     /// A private key signed.
     KeyUsed = "07213cb775a24603a5fc6fd2deca3445", Info, "{role} signed {purpose} {object}" => {
         /// Role.
