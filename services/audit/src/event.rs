@@ -2,18 +2,21 @@ use crate::{Priority, Value};
 
 /// Declares the registry: variant, `MESSAGE_ID`, priority, message and fields, each exactly once.
 macro_rules! registry {
-    ($($(#[$doc:meta])* $name:ident = $id:literal, $priority:ident, $message:literal => {
+    ($($(#[doc = $doc:literal])* $name:ident = $id:literal, $priority:ident, $message:literal => {
         $($(#[$field_doc:meta])* $field:ident: $kind:ty,)*
     })*) => {
         /// A security event. `MESSAGE_ID`s never change and are never given to another event; a field may be added, not
         /// renamed. In the journal a field is `CASEMATE_` and its name in capitals.
         #[derive(Clone, Debug, Eq, PartialEq)]
         pub enum Event {
-            $($(#[$doc])* $name { $($(#[$field_doc])* $field: $kind,)* },)*
+            $($(#[doc = $doc])* $name { $($(#[$field_doc])* $field: $kind,)* },)*
         }
 
         /// Every event as (name, `MESSAGE_ID`, message template), in the order of the registry.
         pub const REGISTRY: &[(&str, &str, &str)] = &[$((stringify!($name), $id, $message),)*];
+
+        /// What each event means, in the order of the registry.
+        pub(crate) const MEANINGS: &[&str] = &[$(concat!($($doc, "\n",)*),)*];
 
         impl Event {
             /// The event's name.
