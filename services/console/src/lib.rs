@@ -17,13 +17,18 @@ mod json;
 mod node;
 mod phone;
 mod pin;
+mod prompt;
 mod provision;
 mod rekey;
 mod selftest;
 mod table;
 mod text;
 
-use std::{ffi::OsString, io, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use clap::Parser;
 
@@ -36,12 +41,28 @@ use node::Node;
 /// Where results go: standard output, or a test's buffer.
 type Out<'a> = &'a mut dyn io::Write;
 
-/// Runs the command line `arguments`, the program's name first.
+/// Runs the command line `arguments`, the program's name first. At a terminal and without arguments, asks for one command after
+/// the other.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let given: Vec<OsString> = arguments.into_iter().collect();
-    let outcome = match Arguments::try_parse_from(&given) {
+    if given.len() > 1 || !io::stdin().is_terminal() {
+        return obey(&given);
+    }
+    let obey = |words: Vec<OsString>| drop(obey(&words));
+    match prompt::converse(&mut io::stdout(), prompt::line_of_input, obey) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("casemate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one command line.
+fn obey(given: &[OsString]) -> ExitCode {
+    let outcome = match Arguments::try_parse_from(given) {
         Ok(arguments) => execute(&arguments, &mut io::stdout().lock()),
-        Err(error) => return arguments::explain(&error, &given),
+        Err(error) => return arguments::explain(&error, given),
     };
     match outcome {
         // Whoever reads our output has seen enough.
