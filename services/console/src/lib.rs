@@ -48,7 +48,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if given.len() > 1 || !io::stdin().is_terminal() {
         return obey(&given);
     }
-    let obey = |words: Vec<OsString>| drop(obey(&words));
+    let obey = |words: Vec<OsString>| {
+        // What went wrong was said; the next line is another command.
+        let _ = obey(&words);
+    };
     match prompt::converse(&mut io::stdout(), prompt::line_of_input, obey) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
