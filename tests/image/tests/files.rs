@@ -243,3 +243,20 @@ fn what_would_open_a_shell_is_masked() {
         .collect();
     assert_eq!(shells, ["/usr/lib/casemate/casemate"], "the operator alone has one, and it is the command line");
 }
+
+/// mkosi presets every unit, and a unit that is disabled loses its links in /etc: those that count are the vendor's.
+#[test]
+fn the_machine_starts_into_our_target_with_the_firewall_by_links_that_no_preset_removes() {
+    let system = overlay().join("usr/lib/systemd/system");
+    for (link, to) in [
+        ("default.target", "casemate.target"),
+        ("sysinit.target.wants/nftables.service", "../nftables.service"),
+        ("local-fs.target.wants/tmp.mount", "../tmp.mount"),
+    ] {
+        assert_eq!(fs::read_link(system.join(link)).unwrap().to_str(), Some(to), "{link}");
+    }
+    let links = fs::read_dir(overlay().join("etc/systemd/system")).unwrap().map(|entry| entry.unwrap().path());
+    let others: Vec<_> =
+        links.filter(|path| fs::read_link(path).is_ok_and(|to| to.to_str() != Some("/dev/null"))).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
