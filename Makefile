@@ -1,5 +1,5 @@
 # `make run` and `make test` are all a newcomer needs; `make help` lists the rest.
-.PHONY: help run lab test bench fuzz lint
+.PHONY: help run lab image guest test bench fuzz lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -12,6 +12,14 @@ lab: ## every daemon on this machine, and a phone that enrols; ONCE=1 stops afte
 	@if [ "$(TOKENS)" = kryoptic ]; then .ci/kryoptic; fi
 	cargo build --workspace --bins
 	@target/debug/casemate-lab
+
+image: ## the appliance's disk, signed and checked, in target/image/out; needs root
+	@.ci/install image
+	@image/build
+
+guest: image ## boots the image in QEMU, and a phone enrols; ONCE=1 stops after it, KEEP=1 goes on with the disk of last time
+	cargo build -p casemate-qemu -p casemate-phone --bins
+	@target/debug/casemate-guest
 
 test: ## every test
 	@.ci/install build
