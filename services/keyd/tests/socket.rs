@@ -14,17 +14,26 @@ use std::{
     time::Duration,
 };
 
-use casemate_hsm_api::{KeyRole, SignatureScheme};
+use casemate_hsm_api::{
+    Continuation, HsmError, KeyAlgorithm, KeyId, KeyRole, KeySpec, KeyState, KeyStore, PublicKey, RunBy, SignatureRate,
+    SignatureScheme, StoredKey, TokenInfo,
+};
 use casemate_keyd::{ConnectionSettings, Server};
-use casemate_keyring::{BrokerState, Client, ClientSettings, KeyringError, Purpose, Refusal};
+use casemate_keyring::{
+    BrokerState, Client, ClientSettings, FRAMING, KeyringError, Purpose, Refusal, Request, Response, SignRequest,
+};
 use casemate_post::Passed;
 use casemate_runtime::peer::LocalServer;
 use rig::{Bounds, LOADS, Node, PLACE, tls13};
 
 /// A broker for which this test's own user is certmgr and tftp.
 fn serve(node: &Node, settings: ConnectionSettings) -> PathBuf {
+    serve_with(node, node.store(), settings)
+}
+
+fn serve_with(node: &Node, store: Arc<dyn KeyStore>, settings: ConnectionSettings) -> PathBuf {
     let uid = nix::unistd::geteuid().as_raw();
-    let broker = node.untested(node.store(), node.record(), &format!("certmgr = {uid}\ntftp = {uid}\n"));
+    let broker = node.untested(store, node.record(), &format!("certmgr = {uid}\ntftp = {uid}\n"));
     broker.attempt().unwrap();
     let path = node.dir.path().join("keyd.sock");
     let server = Server::bind(&Passed::testing(), Arc::clone(&broker.0), &path, settings).unwrap();
@@ -63,6 +72,82 @@ fn many_threads_have_handshakes_signed_and_refusals_come_back_as_they_are() {
     assert!(matches!(refused, Err(KeyringError::Refused(Refusal::Policy(_)))));
     assert_eq!(client.status().unwrap().state, BrokerState::Serving);
     assert_eq!(node.audited("KeyUsed"), 160);
+}
+
+/// A token that keeps the thread of whoever has it sign, for ever.
+struct Keeping(Arc<dyn KeyStore>);
+
+impl KeyStore for Keeping {
+    fn token(&self) -> Result<TokenInfo, HsmError> {
+        self.0.token()
+    }
+
+    fn generate(&self, id: KeyId, label: &str, spec: KeySpec) -> Result<PublicKey, HsmError> {
+        self.0.generate(id, label, spec)
+    }
+
+    fn inspect(&self, id: KeyId, spec: Option<KeySpec>) -> Result<KeyState, HsmError> {
+        self.0.inspect(id, spec)
+    }
+
+    fn remove_half(&self, id: KeyId) -> Result<(), HsmError> {
+        self.0.remove_half(id)
+    }
+
+    fn keys(&self) -> Result<Vec<StoredKey>, HsmError> {
+        self.0.keys()
+    }
+
+    fn sign(&self, id: KeyId, scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, HsmError> {
+        self.0.sign(id, scheme, message)
+    }
+
+    fn sign_then(&self, _id: KeyId, _scheme: SignatureScheme, _message: &[u8], then: Continuation) {
+        let token = self.0.token().unwrap().serial;
+        let late = HsmError::Timeout { token, limit: Duration::from_millis(1) };
+        thread::spawn(move || then(Err(late), RunBy::Another));
+        loop {
+            thread::park();
+        }
+    }
+
+    fn measure(&self, algorithm: KeyAlgorithm, duration: Duration) -> Result<SignatureRate, HsmError> {
+        self.0.measure(algorithm, duration)
+    }
+
+    fn reconnect(&self) -> Result<(), HsmError> {
+        self.0.reconnect()
+    }
+}
+
+#[test]
+fn a_connection_whose_thread_is_kept_by_the_token_is_answered_and_served_on() {
+    let node = Node::new();
+    let store = Arc::new(Keeping(node.store()));
+    let path = serve_with(&node, store, ConnectionSettings { limit_per_user: 1, ..ConnectionSettings::default() });
+    let mut socket = UnixStream::connect(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut ask = |request: Request| -> Response {
+        FRAMING.write(&mut socket, &request).unwrap();
+        FRAMING.read(&mut socket).unwrap().expect("the connection was ended")
+    };
+    let role = KeyRole::CallManagerEcdsa;
+    assert!(matches!(ask(Request::Generate { role }), Response::Generated { made: true, .. }));
+    let scheme = SignatureScheme::EcdsaP384Sha384;
+    let request = SignRequest { role, key: None, scheme, purpose: Purpose::TlsHandshake, message: tls13(48) };
+    assert!(matches!(ask(Request::Sign(request)), Response::Refused(Refusal::Unavailable(_))));
+    assert_eq!(node.audited("KeyUseFailed"), 1);
+    let Response::Status(status) = ask(Request::Status) else { panic!("no status") };
+    assert!(matches!(status.state, BrokerState::Waiting(_)), "{:?}", status.state);
+    // The one place of this user went along with the connection, and comes back with its end.
+    drop(socket);
+    for _ in 0..50 {
+        if client(&path).status().is_ok() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the place did not come back");
 }
 
 /// Any user of the machine can connect; none can fill the disk of the audit trail.

@@ -21,8 +21,25 @@ const CERTIFICATE_LIMIT: u64 = 16 * 1024;
 /// read again when they change. Of several, the first that the peer can verify is presented.
 pub struct Certificates {
     client: Client,
-    watched: Mutex<Vec<(KeyRole, Watched)>>,
+    published: Mutex<Vec<Published>>,
     current: RwLock<Vec<Option<Arc<CertifiedKey>>>>,
+}
+
+/// Where one of them is published.
+struct Published {
+    role: KeyRole,
+    file: Watched,
+    /// Why it was not used when it was last looked at.
+    refused: Option<String>,
+}
+
+impl Published {
+    /// Takes note of why it is not used; whether that is news: a token may be away for days, and is looked for all the time.
+    fn refuse(&mut self, reason: &str) -> bool {
+        let is_news = self.refused.as_deref() != Some(reason);
+        self.refused = Some(reason.to_owned());
+        is_news
+    }
 }
 
 impl Certificates {
@@ -30,28 +47,32 @@ impl Certificates {
     /// [`Certificates::refresh`].
     #[must_use]
     pub fn new(client: Client, folder: &Path, roles: &[KeyRole]) -> Arc<Self> {
-        let watched = roles
-            .iter()
-            .map(|role| (*role, Watched::new(folder.join(format!("{role}.pem")), CERTIFICATE_LIMIT)))
-            .collect();
-        Arc::new(Self { client, watched: Mutex::new(watched), current: RwLock::new(vec![None; roles.len()]) })
+        let watched = |role: &KeyRole| Watched::new(folder.join(format!("{role}.pem")), CERTIFICATE_LIMIT);
+        let published =
+            roles.iter().map(|role| Published { role: *role, file: watched(role), refused: None }).collect();
+        Arc::new(Self { client, published: Mutex::new(published), current: RwLock::new(vec![None; roles.len()]) })
     }
 
     /// Looks for new certificates; blocks on the disk and the broker. A certificate that cannot be used (another key's, or the
-    /// broker does not answer) leaves the one before it in place, is logged, and is tried again at the next call.
+    /// broker does not answer) leaves the one before it in place, is logged once for each reason, and is tried again at the next call.
     pub fn refresh(&self) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, (role, file)) in watched.iter_mut().enumerate() {
-            let before = file.clone();
-            match file.changed().map_err(|error| error.to_string()).and_then(|pem| match pem {
-                Some(pem) => self.certified(*role, &pem).map(Some),
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, one) in published.iter_mut().enumerate() {
+            let before = one.file.clone();
+            match one.file.changed().map_err(|error| error.to_string()).and_then(|pem| match pem {
+                Some(pem) => self.certified(one.role, &pem).map(Some),
                 None => Ok(None),
             }) {
-                Ok(Some(certified)) => self.install(place, certified),
+                Ok(Some(certified)) => {
+                    one.refused = None;
+                    self.install(place, certified);
+                }
                 Ok(None) => {}
                 Err(error) => {
-                    *file = before;
-                    tracing::warn!(%role, %error, "certificate not used");
+                    one.file = before;
+                    if one.refuse(&error) {
+                        tracing::warn!(role = %one.role, error, "certificate not used");
+                    }
                 }
             }
         }
@@ -94,5 +115,19 @@ impl ResolvesServerCert for Certificates {
             .flatten()
             .find(|certified| certified.key.choose_scheme(hello.signature_schemes()).is_some())
             .map(Arc::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_news_once_until_there_is_another() {
+        let file = Watched::new("CAPF.pem".into(), CERTIFICATE_LIMIT);
+        let mut published = Published { role: KeyRole::Capf, file, refused: None };
+        let told: Vec<_> =
+            ["away", "away", "another key", "away", "away"].map(|reason| published.refuse(reason)).into();
+        assert_eq!(told, [true, false, true, true, false]);
     }
 }
