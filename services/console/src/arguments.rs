@@ -24,6 +24,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// What runs here: image, root hash, commit, FIPS module, kernel, programs, bill of materials
+    Version,
     /// Make every identity's key in the token and its certificate; go on where an interrupted run stopped
     Provision,
     /// Phones and their certificate operations
@@ -287,6 +289,7 @@ mod tests {
     #[test]
     fn every_command_of_the_grammar_is_taken_with_json() {
         for line in [
+            "version",
             "provision",
             "phone list",
             "show itl",

@@ -75,6 +75,15 @@ pub enum ConsoleError {
         /// What to do.
         hint: &'static str,
     },
+    /// The image's bill of materials is none.
+    #[error("{path} is no bill of materials: {source}; the image is damaged")]
+    NotMaterials {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The published trust list is none.
     #[error("{path} is no trust list: {source}")]
     NotATrustList {

@@ -23,6 +23,7 @@ mod rekey;
 mod selftest;
 mod table;
 mod text;
+mod version;
 
 use std::{
     ffi::OsString,
@@ -81,6 +82,7 @@ fn obey(given: &[OsString]) -> ExitCode {
 fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
     let (node, json) = (Node::find(arguments)?, arguments.json);
     match &arguments.command {
+        Command::Version => version::show(&node, json, out),
         Command::Provision => provision::run(&node, json, out),
         Command::Phone(PhoneCommand::Add(phone)) => phone::add(&node, phone, json, out),
         Command::Phone(PhoneCommand::List) => phone::list(&node, json, out),
