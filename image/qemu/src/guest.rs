@@ -8,8 +8,9 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
-    Console, Entry, GuestError, GuestSettings, Journal,
+    Console, Entry, GuestError, GuestSettings, Journal, Memory,
     machine::{self, Process},
+    qmp::Qmp,
 };
 
 /// A running guest. Dropping it pulls its plug; its folder stays.
@@ -39,7 +40,7 @@ impl Guest {
         if !settings.keep || !settings.file("disk.qcow2").exists() {
             machine::renew(&settings)?;
         }
-        for name in ["serial.log", "journal.jsonl", "console.sock", "tpm.sock"] {
+        for name in ["serial.log", "journal.jsonl", "network.pcap", "console.sock", "qmp.sock", "tpm.sock"] {
             // Most are not there.
             let _ = fs::remove_file(settings.file(name));
         }
@@ -64,6 +65,12 @@ impl Guest {
         Ok(Self { settings, started, qemu, swtpm, _lock: lock })
     }
 
+    /// What it was made from.
+    #[must_use]
+    pub fn settings(&self) -> &GuestSettings {
+        &self.settings
+    }
+
     /// The journal as it came out of the guest so far.
     #[must_use]
     pub fn journal(&self) -> Journal {
@@ -82,6 +89,25 @@ impl Guest {
     #[must_use]
     pub fn serial_log(&self) -> PathBuf {
         self.settings.file("serial.log")
+    }
+
+    /// What went wrong, as far as the guest said: the journal's last warnings, and the end of the serial line.
+    #[must_use]
+    pub fn troubles(&self) -> String {
+        let entries = self.journal().entries().unwrap_or_default();
+        let serious = |priority: &str| priority.parse::<u8>().is_ok_and(|priority| priority <= 4);
+        let wrong: Vec<_> = entries.iter().filter(|entry| entry.field("PRIORITY").is_some_and(serious)).collect();
+        let mut text = String::new();
+        for entry in wrong.iter().rev().take(30).rev() {
+            let unit = entry.field("_SYSTEMD_UNIT").or(entry.field("SYSLOG_IDENTIFIER")).unwrap_or_default();
+            text += &format!("guest: {unit}: {}\n", entry.field("MESSAGE").unwrap_or_default());
+        }
+        let serial = self.serial();
+        let tail: Vec<_> = serial.lines().rev().take(15).collect();
+        for line in tail.iter().rev() {
+            text += &format!("guest: serial: {line}\n");
+        }
+        text
     }
 
     /// How long the machine has been on.
@@ -141,6 +167,19 @@ impl Guest {
         self.wait_for(&format!("{text:?} on the serial line"), limit, |guest| {
             Ok(guest.serial().contains(text).then_some(()))
         })
+    }
+
+    /// How much memory the guest's kernel counts as used.
+    ///
+    /// # Errors
+    /// QEMU does not answer, or the guest's kernel said nothing within `limit`.
+    pub fn memory(&self, limit: Duration) -> Result<Memory, GuestError> {
+        Qmp::connect(&self.settings.file("qmp.sock"))?.memory(limit)
+    }
+
+    /// Pulls the plug, and comes back when QEMU and the TPM are gone: what the guest did not write is lost.
+    pub fn pull_plug(self) {
+        drop(self);
     }
 
     /// The operator's prompt; one conversation at a time.

@@ -10,10 +10,14 @@ mod error;
 mod guest;
 mod journal;
 mod machine;
+mod phone;
+mod qmp;
 mod settings;
 
 pub use console::Console;
 pub use error::GuestError;
 pub use guest::Guest;
 pub use journal::{Entry, Journal};
+pub use phone::Phone;
+pub use qmp::Memory;
 pub use settings::{FORWARDED, Forward, GuestSettings, Protocol};

@@ -1,5 +1,5 @@
 use std::{
-    fmt,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// A port of the guest that is reached at 127.0.0.1.
+/// A port of the guest that is reached at a loopback address of this machine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Forward {
     /// Its protocol.
@@ -22,20 +22,19 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// The port at 127.0.0.1: the real one plus 20000.
+    /// The port outside: the real one plus 20000.
     #[must_use]
     pub const fn outside(self) -> u16 {
         self.port + 20_000
     }
-}
 
-impl fmt::Display for Forward {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// As QEMU's user network takes it (`-netdev user`).
+    pub(crate) fn rule(self, address: Ipv4Addr) -> String {
         let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
         };
-        write!(f, "hostfwd={protocol}:127.0.0.1:{}-:{}", self.outside(), self.port)
+        format!("hostfwd={protocol}:{address}:{}-:{}", self.outside(), self.port)
     }
 }
 
@@ -65,18 +64,32 @@ pub struct GuestSettings {
     pub memory: u32,
     /// Processors.
     pub processors: u32,
+    /// The size of a new guest's disk, as qemu-img takes it: what the image leaves free becomes the data partition.
+    pub disk_size: String,
+    /// What the machine's clock shows when it is switched on, as QEMU's `-rtc base=` takes it: `utc` is now.
+    pub clock: String,
+    /// The address of this machine at which the guest's ports are reached: a loopback one.
+    pub address: Ipv4Addr,
     /// Ports that are reached from outside.
     pub forwarded: Vec<Forward>,
 }
 
 impl GuestSettings {
-    /// A new guest of the image that `make image` made in `checkout`, with its files in `target/image/NAME`.
+    /// A new guest of the image that `make image` made in `checkout`, with its files in `target/image/NAME`, at 127.0.0.1.
     ///
     /// # Errors
     /// Nothing was built.
     pub fn new(checkout: &Path, name: &str) -> Result<Self, crate::GuestError> {
-        let image = checkout.join("target/image");
-        let out = image.join("out");
+        Self::of_image(checkout, "out", name)
+    }
+
+    /// The same of the image that `image/build --out IMAGE` made.
+    ///
+    /// # Errors
+    /// Nothing was built.
+    pub fn of_image(checkout: &Path, image: &str, name: &str) -> Result<Self, crate::GuestError> {
+        let target = checkout.join("target/image");
+        let out = target.join(image);
         let not_built = || crate::GuestError::NotBuilt { path: out.join("casemate_VERSION.raw") };
         let mut disks: Vec<PathBuf> = out
             .read_dir()
@@ -89,10 +102,13 @@ impl GuestSettings {
             tools: checkout.join("image/tools"),
             disk: disks.pop().ok_or_else(not_built)?,
             firmware: out.join("firmware-vars.fd"),
-            folder: image.join(name),
+            folder: target.join(name),
             keep: false,
             memory: 1024,
             processors: 2,
+            disk_size: "4G".into(),
+            clock: "utc".into(),
+            address: Ipv4Addr::LOCALHOST,
             forwarded: FORWARDED.to_vec(),
         })
     }
@@ -101,6 +117,14 @@ impl GuestSettings {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// Runs `program` of the tools tree to its end, and gives what it printed. It sees the checkout and nothing else of this machine.
+    ///
+    /// # Errors
+    /// It cannot be started, or failed.
+    pub fn tool(&self, program: &str, arguments: &[&str]) -> Result<Vec<u8>, crate::GuestError> {
+        crate::machine::tool(self, program, arguments)
     }
 }
 
@@ -115,9 +139,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_is_forwarded_from_127_0_0_1_alone_and_20000_higher() {
-        assert_eq!(tcp(3804).to_string(), "hostfwd=tcp:127.0.0.1:23804-:3804");
-        assert_eq!(FORWARDED[0].to_string(), "hostfwd=udp:127.0.0.1:20069-:69");
+    fn a_port_is_forwarded_from_one_address_alone_and_20000_higher() {
+        assert_eq!(tcp(3804).rule(Ipv4Addr::LOCALHOST), "hostfwd=tcp:127.0.0.1:23804-:3804");
+        assert_eq!(FORWARDED[0].rule(Ipv4Addr::new(127, 3, 2, 1)), "hostfwd=udp:127.3.2.1:20069-:69");
     }
 
     #[test]
