@@ -1,9 +1,9 @@
 # `make run` and `make test` are all a newcomer needs; `make help` lists the rest.
-.PHONY: help run lab image guest test bench fuzz lint
+.PHONY: help run lab image guest test test-image bench fuzz lint
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 run: lab ## the product; until there is an image, the lab
 
@@ -21,7 +21,11 @@ guest: image ## boots the image in QEMU, and a phone enrols; ONCE=1 stops after 
 	cargo build -p casemate-qemu -p casemate-phone --bins
 	@target/debug/casemate-guest
 
-test: ## every test
+test-image: image ## the tests on the guest: boots the image in QEMU, a minute or more a boot
+	cargo build -p casemate-phone --bins
+	cargo test -p casemate-guest-tests -- --test-threads=1 --nocapture
+
+test: ## every test but those on the guest
 	@.ci/install build
 	@.ci/test
 
