@@ -7,6 +7,7 @@ use cryptoki::{
 use crate::{
     error::{is_refused_template, is_stale_handle},
     public,
+    settled::settled,
     signature::{outward, request},
     template::{Usage, difference, key_type, required_types, templates},
     token::{self, algorithms},
@@ -17,6 +18,7 @@ use crate::{
 const PAIRWISE: &[u8] = b"casemate pairwise consistency test";
 
 /// The halves that stand under one identifier.
+#[derive(Clone, Eq, PartialEq)]
 struct Halves {
     private: Vec<ObjectHandle>,
     public: Vec<ObjectHandle>,
@@ -123,12 +125,10 @@ pub(crate) fn list(worker: &mut Worker) -> Result<Vec<StoredKey>, HsmError> {
         }
         let mut keys = Vec::new();
         for id in ids {
-            match open.stored(id) {
+            match settled(|| open.halves(id), |halves| open.stored(id, halves)) {
                 Ok(found) => keys.extend(found),
                 // One that nobody can use hides no other; who asks for it is told what is wrong.
                 Err(HsmError::KeyNotAsSpecified { .. } | HsmError::KeyAmbiguous { .. }) => {}
-                // Nor does one that somebody removed meanwhile.
-                Err(HsmError::Device { .. }) if open.find(id, ObjectClass::PRIVATE_KEY)?.is_empty() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -202,16 +202,21 @@ impl Open {
     /// only while the login holds, before the search and after it.
     fn pair(&self, id: KeyId) -> Result<Found, HsmError> {
         self.logged_in()?;
-        let found = self.search(id)?;
+        self.pair_of(id, self.halves(id)?)
+    }
+
+    /// The same of halves that were looked up while the login held.
+    fn pair_of(&self, id: KeyId, halves: Halves) -> Result<Found, HsmError> {
+        let found = self.judge(id, halves)?;
         if !matches!(found, Found::Pair(_)) {
             self.logged_in()?;
         }
         Ok(found)
     }
 
-    /// The pair under `id`, if there is one, as it is listed.
-    fn stored(&self, id: KeyId) -> Result<Option<StoredKey>, HsmError> {
-        let Found::Pair(pair) = self.pair(id)? else { return Ok(None) };
+    /// The pair that `halves` make, if they make one, as it is listed.
+    fn stored(&self, id: KeyId, halves: Halves) -> Result<Option<StoredKey>, HsmError> {
+        let Found::Pair(pair) = self.pair_of(id, halves)? else { return Ok(None) };
         Ok(Some(StoredKey { id, label: self.label(pair.private)?, public: pair.public }))
     }
 
@@ -224,11 +229,7 @@ impl Open {
         }
     }
 
-    fn search(&self, id: KeyId) -> Result<Found, HsmError> {
-        let halves = Halves {
-            private: self.find(id, ObjectClass::PRIVATE_KEY)?,
-            public: self.find(id, ObjectClass::PUBLIC_KEY)?,
-        };
+    fn judge(&self, id: KeyId, halves: Halves) -> Result<Found, HsmError> {
         let (private, public) = match (halves.private.as_slice(), halves.public.as_slice()) {
             ([], []) => return Ok(Found::Nothing),
             ([private], [public]) => (*private, *public),
@@ -252,6 +253,13 @@ impl Open {
             return Err(self.differs(id, "its halves are of different kinds"));
         }
         Ok(Found::Pair(Pair { private, public }))
+    }
+
+    fn halves(&self, id: KeyId) -> Result<Halves, HsmError> {
+        Ok(Halves {
+            private: self.find(id, ObjectClass::PRIVATE_KEY)?,
+            public: self.find(id, ObjectClass::PUBLIC_KEY)?,
+        })
     }
 
     /// The numbers that a half carries; nothing if it carries none.

@@ -19,6 +19,7 @@ mod pool;
 mod public;
 mod rate;
 mod settings;
+mod settled;
 pub mod signature;
 mod store;
 mod template;
