@@ -11,6 +11,7 @@
 //! Nothing here deletes a whole key, and nothing makes one because another is missing.
 #![forbid(unsafe_code)]
 
+mod call;
 mod error;
 mod keys;
 mod login;

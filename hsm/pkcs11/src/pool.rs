@@ -11,6 +11,7 @@ use cryptoki::{context::Pkcs11, session::Session, slot::Slot};
 
 use crate::{
     Pkcs11Settings,
+    call::{Call, Cell, Ended, Job, Needs, Phase},
     module::Lease,
     watch::{Baton, Watch},
     worker::Worker,
@@ -78,53 +79,6 @@ struct Room {
     since: Instant,
 }
 
-/// What a call works with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Needs {
-    /// A session. Where the token opens fewer than there are workers, the call waits for one in the queue.
-    Session,
-    /// The module alone.
-    Module,
-}
-
-/// A call in the queue.
-trait Job: Send {
-    fn needs(&self) -> Needs;
-
-    fn run(self: Box<Self>, worker: &mut Worker) -> Ended;
-}
-
-/// What a caller asks for, and where he waits for it.
-struct Call<T, F> {
-    cell: Arc<Cell<T>>,
-    needs: Needs,
-    work: F,
-}
-
-/// How a job ended for its worker.
-enum Ended {
-    /// The caller took the result, or nobody waited any more before it began.
-    Served,
-    /// The caller gave up while it ran; the worker was replaced, and its thread.
-    GivenUp,
-    /// The token opened no session for it, although it has others of ours. It waits for one of those.
-    WithoutRoom(Box<dyn Job>),
-}
-
-/// What a caller and a thread share about one job.
-struct Cell<T> {
-    phase: Mutex<Phase<T>>,
-    changed: Condvar,
-}
-
-enum Phase<T> {
-    Queued,
-    /// Since then.
-    Running(Instant),
-    Done(Result<T, HsmError>),
-    GivenUp,
-}
-
 impl Pool {
     /// Starts the threads. They open no session before a target is set.
     pub(crate) fn start(lease: Lease, settings: &Pkcs11Settings) -> Result<Self, io::Error> {
@@ -154,7 +108,7 @@ impl Pool {
         needs: Needs,
         work: impl FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
     ) -> Result<T, HsmError> {
-        let cell = Arc::new(Cell { phase: Mutex::new(Phase::Queued), changed: Condvar::new() });
+        let cell = Arc::new(Cell::queued());
         let theirs = Arc::clone(&cell);
         self.push(Box::new(Call { cell: theirs, needs, work }))?;
         let mut phase = cell.wait(self.limit, limit);
@@ -269,86 +223,6 @@ impl Drop for Pool {
         drop(self.shared.wait_quiet(state, self.limit, |state| state.live > 0));
     }
 }
-
-impl<T, F> Job for Call<T, F>
-where
-    T: Send + 'static,
-    F: FnOnce(&mut Worker) -> Result<T, HsmError> + Send + 'static,
-{
-    fn needs(&self) -> Needs {
-        self.needs
-    }
-
-    fn run(self: Box<Self>, worker: &mut Worker) -> Ended {
-        if !self.cell.begin() {
-            return Ended::Served;
-        }
-        if self.needs == Needs::Session && worker.finds_no_room() {
-            return if self.cell.put_back() { Ended::WithoutRoom(self) } else { Ended::GivenUp };
-        }
-        self.cell.end((self.work)(worker))
-    }
-}
-
-impl<T> Cell<T> {
-    fn phase(&self) -> MutexGuard<'_, Phase<T>> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self) -> bool {
-        let mut phase = self.phase();
-        let wanted = matches!(*phase, Phase::Queued);
-        if wanted {
-            // Nobody is woken for that: the caller looks when its time in the queue is over.
-            *phase = Phase::Running(Instant::now());
-        }
-        wanted
-    }
-
-    /// Back to where it was before it began; false if the caller has given it up meanwhile.
-    fn put_back(&self) -> bool {
-        let mut phase = self.phase();
-        let wanted = matches!(*phase, Phase::Running(_));
-        if wanted {
-            *phase = Phase::Queued;
-        }
-        wanted
-    }
-
-    fn end(&self, result: Result<T, HsmError>) -> Ended {
-        let mut phase = self.phase();
-        if matches!(*phase, Phase::GivenUp) {
-            return Ended::GivenUp;
-        }
-        *phase = Phase::Done(result);
-        // The caller is woken by this and needs the lock.
-        drop(phase);
-        self.changed.notify_one();
-        Ended::Served
-    }
-
-    /// Waits until the job is done, or was in the queue for `queued`, or has run for `running`.
-    fn wait(&self, queued: Duration, running: Duration) -> MutexGuard<'_, Phase<T>> {
-        let pushed = Instant::now();
-        let mut phase = self.phase();
-        loop {
-            let left = match &*phase {
-                Phase::Queued => queued.saturating_sub(pushed.elapsed()),
-                Phase::Running(since) => running.saturating_sub(since.elapsed()),
-                Phase::Done(_) | Phase::GivenUp => return phase,
-            };
-            if left.is_zero() {
-                return phase;
-            }
-            // Nobody is woken when the job merely begins: who waits looks again when it could have run out of time since.
-            let look = left.min(running.max(SHORTEST_LOOK));
-            phase = self.changed.wait_timeout(phase, look).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// No job is looked at more often than so.
-const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {

@@ -18,11 +18,12 @@ use cryptoki::{
 
 use crate::{
     Pkcs11Error, Pkcs11Files, Pkcs11Settings,
+    call::Needs,
     error::{classify, is_no_room},
     keys,
     login::{Door, Pins},
     module,
-    pool::{Needs, Pool, Target},
+    pool::{Pool, Target},
     rate, token,
     worker::Worker,
 };
