@@ -207,6 +207,35 @@ fn key_policy_and_tokens_are_those_of_keyd() {
     assert_eq!(setup.values("ConditionPathExists").collect::<Vec<_>>(), [condition]);
 }
 
+/// PCR 7 alone opens in every image that db signed; a signed PCR 11 alone opens with Secure Boot off.
+#[test]
+fn what_is_sealed_is_sealed_to_pcr_7_and_to_a_pcr_11_that_our_key_signed() {
+    const BOTH: [&str; 3] =
+        ["--tpm2-pcrs=7", "--tpm2-public-key=/run/systemd/tpm2-pcr-public-key.pem", "--tpm2-public-key-pcrs=11"];
+    let units = units().unwrap();
+    let sealing =
+        units.iter().flat_map(casemate_image::Unit::commands).filter(|line| line.contains("systemd-creds encrypt"));
+    let mut sealing: Vec<String> = sealing.map(str::to_owned).collect();
+    assert!(!sealing.is_empty());
+    for line in &sealing {
+        assert!(line.contains("--with-key=tpm2-with-public-key "), "{line}");
+    }
+    let repart = text("etc/systemd/system/systemd-repart.service.d/50-casemate.conf").unwrap();
+    let made: Vec<&str> = lines(&repart).filter(|line| line.starts_with("ExecStart=/")).collect();
+    assert_eq!(made.len(), 1, "{repart}");
+    sealing.extend(made.iter().map(|line| (*line).to_owned()));
+    for line in sealing {
+        for word in BOTH {
+            assert!(line.split(' ').any(|found| found == word), "{word} is not in {line}");
+        }
+    }
+    let crypttab = text("etc/crypttab").unwrap();
+    let options = lines(&crypttab).next().unwrap().split_whitespace().nth(3).unwrap();
+    for option in ["tpm2-device=auto", "tpm2-signature=/run/systemd/tpm2-pcr-signature.json"] {
+        assert!(options.split(',').any(|found| found == option), "{option} is not in crypttab");
+    }
+}
+
 #[test]
 fn provisioning_goes_on_until_every_identity_is_published() {
     let public = settings().paths.public_of("certmgr");
