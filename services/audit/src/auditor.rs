@@ -64,6 +64,14 @@ impl Auditor {
         self.trail.write(&Record::new(&self.service, event))
     }
 
+    /// Writes a record that was made before, as [`Auditor::record`] does with one that it makes: for the key broker, whose own record
+    /// has the same one.
+    pub fn copy(&self, record: &Record) {
+        if let Err(error) = self.trail.write(record) {
+            tracing::error!(%error, "audit event not written: {}", record.summary());
+        }
+    }
+
     /// Records `event`. A trail that fails later is reported on the log with the whole event: a service that is up and whose
     /// events are on the console is better for the operator than one that is down, and the key broker, which must not sign
     /// unrecorded, has a trail of its own.

@@ -12,7 +12,7 @@ mod record;
 pub use auditor::{AuditError, AuditSettings, Auditor};
 use event::MEANINGS;
 pub use event::{Event, REGISTRY};
-pub use record::{Priority, Record, Value};
+pub use record::{NUMBER, Priority, Record, Value};
 
 /// The journal's message catalog (`journalctl -x`, <https://systemd.io/CATALOG/>), made from the registry so that the two cannot
 /// differ: what an event means, and its message with the fields of the very record (`@FIELD@`).

@@ -10,6 +10,9 @@ use crate::Event;
 /// with one name.
 const VALUE_LIMIT: usize = 2048;
 
+/// The field with an event's number in the key broker's own record; counted from 1, and only what is on disk there has one.
+pub const NUMBER: &str = "CASEMATE_RECORD";
+
 /// Syslog priority (RFC 5424, 6.2.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[allow(missing_docs)] // RFC 5424's words
@@ -95,6 +98,20 @@ impl Record {
             fields.push((format!("CASEMATE_{}", name.to_ascii_uppercase()), value.text()));
         }
         Self(fields)
+    }
+
+    /// The same record with the number that it has in the key broker's own record (`CASEMATE_RECORD`): the journal's copy carries it
+    /// too, so that a copy that is missing shows as a gap.
+    #[must_use]
+    pub fn numbered(mut self, number: u64) -> Self {
+        self.0.push((NUMBER.to_owned(), number.to_string()));
+        self
+    }
+
+    /// What is told, in one line.
+    pub(crate) fn summary(&self) -> String {
+        let field = |name| self.0.iter().find(|(field, _)| field == name).map_or("", |(_, text)| text.as_str());
+        format!("{} ({} {})", field("MESSAGE"), field("CASEMATE_EVENT"), field("MESSAGE_ID"))
     }
 
     /// One JSON object and a line's end.

@@ -305,6 +305,7 @@ pub(crate) mod tests {
             keys,
             next: Vec::new(),
             retired: Vec::new(),
+            recorded: 0,
         };
         let shown = serde_json::to_value(view(&status)).unwrap();
         assert_eq!(shown["keys"][0]["role"], "CAPF");
@@ -329,7 +330,7 @@ pub(crate) mod tests {
         let state = BrokerState::Waiting("tpm: no slot".into());
         let next = vec![(key(KeyRole::Tvs, Backup::None), Some(true))];
         let retired = vec![key(KeyRole::Capf, Backup::None)];
-        let status = Status { state, tokens: vec![serving(), absent()], keys, next, retired };
+        let status = Status { state, tokens: vec![serving(), absent()], keys, next, retired, recorded: 7 };
         assert_eq!(
             render(&status),
             "broker      waiting: tpm: no slot\n\

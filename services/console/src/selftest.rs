@@ -162,6 +162,7 @@ mod tests {
             keys: Vec::new(),
             next: Vec::new(),
             retired: Vec::new(),
+            recorded: 0,
         }
     }
 

@@ -160,9 +160,15 @@ impl Broker {
         self.refusals.of_user(peer.uid, &event);
     }
 
-    /// Has `event` in the broker's own record before it returns.
-    pub(crate) fn on_disk(&self, event: &Event) -> Result<(), KeydError> {
-        self.record.append(&line(event))
+    /// Has `event` in the broker's own record before it returns; gives back what stands there, for the journal to have the same.
+    pub(crate) fn on_disk(&self, event: &Event) -> Result<Record, KeydError> {
+        let mut record = Record::new(SERVICE, event);
+        let made = &mut record;
+        self.record.append(|number| {
+            *made = made.clone().numbered(number);
+            made.json_line()
+        })?;
+        Ok(record)
     }
 
     fn key(&self, peer: Peer, role: KeyRole, fingerprint: Option<&str>) -> Result<KeyRecord, Refusal> {
@@ -228,13 +234,13 @@ impl Broker {
         };
         let tokens: Vec<_> = found.into_iter().map(counted).collect();
         let state = worst(tokens.iter().map(|token| (&*token.name, &token.state)));
-        Status { state, tokens, keys, next, retired }
+        Status { state, tokens, keys, next, retired, recorded: self.record.recorded() }
     }
 }
 
-/// `event` as a line of the record.
-pub(crate) fn line(event: &Event) -> Vec<u8> {
-    Record::new(SERVICE, event).json_line()
+/// Bytes of `event` in the record at most: with the longest number.
+pub(crate) fn room_of(event: &Event) -> usize {
+    Record::new(SERVICE, event).numbered(u64::MAX).json_line().len()
 }
 
 /// A key that is not on record. Its label is somebody else's, and may be of any length.

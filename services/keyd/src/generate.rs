@@ -81,8 +81,8 @@ impl Broker {
             uid: peer.uid,
         };
         // Told before it counts; a kill in between leads to its being told again.
-        self.on_disk(&event).map_err(own_failure)?;
-        self.auditor.record(&event);
+        let told = self.on_disk(&event).map_err(own_failure)?;
+        self.auditor.copy(&told);
         self.keys.retire(old.key).map_err(own_failure)?;
         Ok(record)
     }
@@ -191,8 +191,8 @@ impl Broker {
                 key_id: id.to_string(),
                 uid: at.peer.uid,
             };
-            self.on_disk(&event).map_err(own_failure)?;
-            self.auditor.record(&event);
+            let told = self.on_disk(&event).map_err(own_failure)?;
+            self.auditor.copy(&told);
         }
         self.keys.intend(at.slot, &key).map_err(own_failure)?;
         Ok(key)
@@ -225,9 +225,9 @@ impl Broker {
                     key_id: key.id.to_string(),
                 };
                 // Told before, as a signature is: nothing goes from the token of which nobody knows.
-                self.on_disk(&event).map_err(own_failure)?;
+                let told = self.on_disk(&event).map_err(own_failure)?;
                 store.remove_half(key.id).map_err(|error| at.token.failed(&error, at.serving))?;
-                self.auditor.record(&event);
+                self.auditor.copy(&told);
             }
             KeyState::Absent => {}
         }
@@ -265,8 +265,8 @@ impl Broker {
                 "token {now} came into the place of token {token} while the {role} key was made; bring that token back"
             )));
         }
-        self.on_disk(event).map_err(own_failure)?;
-        self.auditor.record(event);
+        let told = self.on_disk(event).map_err(own_failure)?;
+        self.auditor.copy(&told);
         Ok(Arc::new(self.keys.made(at.slot, key, spki).map_err(own_failure)?))
     }
 }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::{
     Broker, Grant, KeydError,
-    broker::{Answered, gone, line, unknown},
+    broker::{Answered, gone, room_of, unknown},
     judge::{Judged, Known, judge},
     keys::{Made, View},
     token::{Missing, NOT_THERE, Serving, Token},
@@ -103,9 +103,11 @@ impl Broker {
         let recorded = if must_be_on_disk(&request.purpose) {
             let identity = judged.identity.clone();
             self.demand_share(peer, request, &event)?;
-            self.on_disk(&event)
-                .and_then(|()| identity.map_or(Ok(()), |tbs| self.keys.add_certificate(request.role, tbs)))
-                .inspect(|()| self.auditor.record(&event))
+            self.on_disk(&event).and_then(|told| {
+                identity.map_or(Ok(()), |tbs| self.keys.add_certificate(request.role, tbs))?;
+                self.auditor.copy(&told);
+                Ok(())
+            })
         } else {
             self.auditor.try_record(&event).map_err(KeydError::AuditTrail)
         };
@@ -118,7 +120,7 @@ impl Broker {
 
     /// Refuses a user who has filled his share of the record.
     fn demand_share(&self, peer: Peer, request: &SignRequest, event: &Event) -> Result<(), Refusal> {
-        if self.shares.spend(peer.uid, line(event).len(), Instant::now()) {
+        if self.shares.spend(peer.uid, room_of(event), Instant::now()) {
             return Ok(());
         }
         let (uid, bytes) = (peer.uid, self.shares.bytes_a_day());
@@ -134,9 +136,12 @@ impl Broker {
     fn record_failure(&self, peer: Peer, request: &SignRequest, object: String, reason: String) {
         let event = failure(peer, request, object, reason);
         if must_be_on_disk(&request.purpose) {
-            self.shares.spent(peer.uid, line(&event).len(), Instant::now());
-            if let Err(error) = self.on_disk(&event) {
-                tracing::error!(error = chain(&error), "the record does not tell that this signature was not made");
+            self.shares.spent(peer.uid, room_of(&event), Instant::now());
+            match self.on_disk(&event) {
+                Ok(told) => return self.auditor.copy(&told),
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "the record does not tell that this signature was not made");
+                }
             }
         }
         self.auditor.record(&event);

@@ -204,6 +204,10 @@ impl Sink for Full {
     fn spent(&self, now: SystemTime) -> io::Result<Spent> {
         self.0.spent(now)
     }
+
+    fn last(&self) -> io::Result<u64> {
+        self.0.last()
+    }
 }
 
 #[test]

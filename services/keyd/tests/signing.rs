@@ -447,6 +447,10 @@ impl Sink for Watching {
     fn spent(&self, now: SystemTime) -> io::Result<Spent> {
         self.file.spent(now)
     }
+
+    fn last(&self) -> io::Result<u64> {
+        self.file.last()
+    }
 }
 
 #[test]
@@ -588,4 +592,25 @@ fn a_recorded_signature_that_the_token_did_not_make_is_recorded_as_failed() {
     let events: Vec<_> = lines.map(|line| line["CASEMATE_EVENT"].as_str().unwrap().to_owned()).collect();
     assert_eq!(events, ["KeyGenerated", "KeyUsed", "KeyUsed", "KeyUseFailed"]);
     assert_eq!(node.audited("KeyMissing"), 1);
+}
+
+#[test]
+fn the_journal_has_each_line_of_the_record_with_its_number_and_a_restart_counts_on() {
+    let node = Node::new();
+    for start in 1..3 {
+        let broker = node.broker();
+        let capf = broker.identity(KeyRole::Capf);
+        issue(&broker, &capf, &phone(), device_purpose(DEVICE)).unwrap();
+        let record = node.recorded();
+        let journal = std::fs::read_to_string(node.dir.path().join("journal.jsonl")).unwrap();
+        let copied: Vec<&str> = journal.lines().filter(|line| line.contains("\"CASEMATE_RECORD\"")).collect();
+        assert_eq!(record.lines().collect::<Vec<_>>(), copied, "the same, word for word");
+        let number = |line: &str| -> u64 {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["CASEMATE_RECORD"].as_str().unwrap().parse().unwrap()
+        };
+        let numbers: Vec<u64> = record.lines().map(number).collect();
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+        assert!(numbers.len() >= start * 2, "{numbers:?}");
+    }
 }

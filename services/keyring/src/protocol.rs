@@ -315,6 +315,8 @@ pub struct Status {
     pub next: Vec<(KeyRecord, Option<bool>)>,
     /// Keys that sign nothing any more, oldest first. Nobody looks whether they are still in their tokens.
     pub retired: Vec<KeyRecord>,
+    /// The number of the last line of the broker's own record (`casemate_audit::NUMBER`); 0 while it has none.
+    pub recorded: u64,
 }
 
 #[cfg(test)]

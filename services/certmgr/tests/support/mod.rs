@@ -112,7 +112,14 @@ impl State {
             roles: KeyRole::ALL.into(),
         };
         let (keys, next) = (records(&self.keys), records(&self.next));
-        Status { state: BrokerState::Serving, tokens: vec![token], keys, next, retired: self.retired.clone() }
+        Status {
+            state: BrokerState::Serving,
+            tokens: vec![token],
+            keys,
+            next,
+            retired: self.retired.clone(),
+            recorded: 0,
+        }
     }
 }
 

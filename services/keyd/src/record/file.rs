@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Sink, Spent, spent::spent};
+use super::{Sink, Spent, number, spent::spent};
 use crate::{KeydError, RecordSettings};
 
 /// Lines in a file. A file that is full is put aside as `<name>.1`, and what was there moves up to `<name>.2` and so on.
@@ -77,6 +77,11 @@ impl Sink for RecordFile {
     fn spent(&self, now: SystemTime) -> io::Result<Spent> {
         let aside = (1..=self.settings.keep).map(|number| aside(&self.path, number));
         spent(iter::once(self.path.clone()).chain(aside), now)
+    }
+
+    fn last(&self) -> io::Result<u64> {
+        // A crash may have left nothing yet in the place of a file that was put aside.
+        number::last([self.path.clone(), aside(&self.path, 1)])
     }
 }
 

@@ -4,6 +4,7 @@
 //! synchronisation.
 
 mod file;
+mod number;
 mod spent;
 
 use std::{
@@ -32,6 +33,12 @@ pub trait Sink: Send {
     /// # Errors
     /// It cannot be read back.
     fn spent(&self, now: SystemTime) -> io::Result<Spent>;
+
+    /// The number of the last line that is there; 0 where none has one.
+    ///
+    /// # Errors
+    /// It cannot be read back.
+    fn last(&self) -> io::Result<u64>;
 }
 
 /// The record, for any number of threads.
@@ -53,8 +60,21 @@ struct Shared {
 struct State {
     lines: Vec<u8>,
     count: usize,
+    /// The number of the last line, whether it is on disk or among these.
+    last: u64,
+    /// The number of the last line that is on disk.
+    on_disk: u64,
     fate: Arc<Fate>,
     closing: bool,
+}
+
+impl State {
+    /// Gives the numbers of the last `count` lines, which are not on disk, to the next ones; if none has a later number yet.
+    fn take_back(&mut self, count: usize) {
+        if self.count == 0 {
+            self.last = self.last.saturating_sub(count as u64);
+        }
+    }
 }
 
 /// How a batch ended, for all whose lines are in it.
@@ -78,8 +98,11 @@ impl SignatureRecord {
     /// [`KeydError::Thread`]; [`KeydError::SignatureRecord`] if what is on record cannot be read.
     pub fn start(sink: impl Sink + 'static, path: PathBuf, queue: usize) -> Result<Self, KeydError> {
         let spent = sink.spent(SystemTime::now());
-        let spent = spent.map_err(|source| KeydError::SignatureRecord { path: path.clone(), source })?;
-        let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new() });
+        let failed = |source| KeydError::SignatureRecord { path: path.clone(), source };
+        let spent = spent.map_err(failed)?;
+        let last = sink.last().map_err(failed)?;
+        let state = State { last, on_disk: last, ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let writer = thread::Builder::new()
             .name("record".to_owned())
@@ -94,17 +117,20 @@ impl SignatureRecord {
         &self.spent
     }
 
-    /// Appends one line (with its line's end), and returns when it is on disk.
+    /// Appends the line that `line` makes of its number (with its line's end), and returns when it is on disk. Numbers follow each
+    /// other without a gap, but where a batch failed while others waited.
     ///
     /// # Errors
     /// [`KeydError::SignatureRecord`]: it is not, and what it tells of must not happen.
-    pub fn append(&self, line: &[u8]) -> Result<(), KeydError> {
+    pub fn append(&self, line: impl FnOnce(u64) -> Vec<u8>) -> Result<(), KeydError> {
         let fate = {
             let mut state = self.shared.state();
             if state.count >= self.queue {
                 return Err(self.failed(io::Error::new(io::ErrorKind::WouldBlock, "the disk is too slow")));
             }
-            state.lines.extend_from_slice(line);
+            state.last += 1;
+            let line = line(state.last);
+            state.lines.extend_from_slice(&line);
             state.count += 1;
             if state.count == 1 {
                 self.shared.work.notify_one();
@@ -112,6 +138,12 @@ impl SignatureRecord {
             Arc::clone(&state.fate)
         };
         fate.wait().map_err(|failure| self.failed(io::Error::new(failure.kind, failure.text)))
+    }
+
+    /// The number of the last line that is on disk; 0 while there is none.
+    #[must_use]
+    pub fn recorded(&self) -> u64 {
+        self.shared.state().on_disk
     }
 
     fn failed(&self, source: io::Error) -> KeydError {
@@ -146,12 +178,17 @@ impl Shared {
                 if state.count == 0 {
                     return;
                 }
-                std::mem::take(&mut *state)
+                let next = State { last: state.last, on_disk: state.on_disk, ..State::default() };
+                std::mem::replace(&mut *state, next)
             };
             if batch.closing {
                 self.state().closing = true;
             }
             let outcome = sink.write_durably(&batch.lines);
+            match outcome {
+                Ok(()) => self.state().on_disk = batch.last,
+                Err(_) => self.state().take_back(batch.count),
+            }
             batch.fate.tell(outcome.map_err(|error| Failure { kind: error.kind(), text: error.to_string() }));
         }
     }
@@ -192,6 +229,10 @@ mod tests {
         fn spent(&self, _now: SystemTime) -> io::Result<Spent> {
             Ok(Spent::new())
         }
+
+        fn last(&self) -> io::Result<u64> {
+            Ok(7)
+        }
     }
 
     fn slow(queue: usize) -> (Arc<SignatureRecord>, mpsc::Sender<io::Result<()>>, mpsc::Receiver<Vec<u8>>) {
@@ -203,7 +244,7 @@ mod tests {
 
     fn append(record: &Arc<SignatureRecord>, line: &'static [u8]) -> thread::JoinHandle<bool> {
         let record = Arc::clone(record);
-        thread::spawn(move || record.append(line).is_ok())
+        thread::spawn(move || record.append(|_| line.to_vec()).is_ok())
     }
 
     fn wait_for(record: &SignatureRecord, count: usize) {
@@ -235,9 +276,33 @@ mod tests {
         batches.recv().unwrap();
         let second = append(&record, b"2\n");
         wait_for(&record, 1);
-        assert!(record.append(b"3\n").is_err());
+        assert!(record.append(|_| b"3\n".to_vec()).is_err());
         go.send(Ok(())).unwrap();
         go.send(Ok(())).unwrap();
         assert!(first.join().unwrap() && second.join().unwrap());
+    }
+
+    #[test]
+    fn numbers_go_on_from_the_last_line_and_a_batch_that_failed_leaves_no_gap_unless_others_wait() {
+        let (record, go, batches) = slow(10);
+        let numbered = |go: &mpsc::Sender<io::Result<()>>, outcome: io::Result<()>| {
+            go.send(outcome).unwrap();
+            let told = record.append(|number| format!("{number}\n").into_bytes()).is_ok();
+            (String::from_utf8(batches.recv().unwrap()).unwrap(), told)
+        };
+        assert_eq!(numbered(&go, Ok(())), ("8\n".to_owned(), true));
+        assert_eq!(numbered(&go, Err(io::ErrorKind::StorageFull.into())), ("9\n".to_owned(), false));
+        assert_eq!(numbered(&go, Ok(())), ("9\n".to_owned(), true));
+        // One waits with the number 11 while that of the number 10 fails.
+        let first = append(&record, b"10\n");
+        batches.recv().unwrap();
+        let second = append(&record, b"11\n");
+        wait_for(&record, 1);
+        go.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+        batches.recv().unwrap();
+        go.send(Ok(())).unwrap();
+        assert!(!first.join().unwrap() && second.join().unwrap());
+        assert_eq!(numbered(&go, Ok(())), ("12\n".to_owned(), true));
+        assert_eq!(record.recorded(), 12, "on disk when it was told");
     }
 }

@@ -17,7 +17,7 @@ pub type Spent = HashMap<u32, u64>;
 const SPAN: Duration = Duration::from_secs(86_400);
 
 /// No line is longer: a value of an event has 2048 bytes at most, and JSON makes at most six of one.
-const LONGEST: u64 = 256 << 10;
+pub(super) const LONGEST: u64 = 256 << 10;
 
 /// Events that cost their user of his share.
 const COUNTED: [&str; 2] = ["KeyUsed", "KeyUseFailed"];
