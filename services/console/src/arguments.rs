@@ -4,6 +4,7 @@ use casemate_capf::DeviceName;
 use casemate_hsm_api::{KeyAlgorithm, KeyRole};
 use casemate_keyring::NONCE_LIMIT;
 use clap::{ArgGroup, Args, Parser, Subcommand, builder::TypedValueParser};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Operates a Casemate node.
 #[derive(Debug, Parser)]
@@ -191,6 +192,33 @@ pub(crate) struct AnswerChallenge {
 pub(crate) enum AuditCommand {
     /// The last events: time, service, message
     Tail(Tail),
+    /// Every event, oldest first, as one JSON object a line; fails, with what is missing, if the trail is not whole
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Leave out what was recorded before: a date, or a moment as 2026-11-24T08:30:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+    /// Leave out what was recorded then and later
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+}
+
+/// Microseconds since 1970.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Moment(pub(crate) i128);
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
+        let moment = OffsetDateTime::parse(&whole, &Rfc3339)
+            .map_err(|_| "it is no date (2026-11-24, in UTC) and no moment (2026-11-24T08:30:00Z)".to_owned())?;
+        Ok(Self(moment.unix_timestamp_nanos() / 1000))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -306,6 +334,8 @@ mod tests {
             "hsm answer challenge.json --output answer.json",
             "audit tail",
             "audit tail -n 5 --follow",
+            "audit export",
+            "audit export --since 2026-11-24 --until 2026-11-24T08:30:00+01:00",
             "identity list",
             "identity rekey ITLRecovery",
             "identity list-signer ITLRecovery",
@@ -316,6 +346,15 @@ mod tests {
         ] {
             assert!(!parse(&format!("casemate {line}")).unwrap().json);
             assert!(parse(&format!("casemate {line} --json")).unwrap().json);
+        }
+    }
+
+    #[test]
+    fn a_moment_is_a_date_or_has_its_offset() {
+        assert_eq!("1970-01-02".parse(), Ok(Moment(86_400_000_000)));
+        assert_eq!("1970-01-02T01:00:00.5+01:00".parse(), Ok(Moment(86_400_500_000)));
+        for wrong in ["", "yesterday", "1970-01-02T01:00:00", "1970-13-01"] {
+            assert!(wrong.parse::<Moment>().is_err(), "{wrong}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{ConsoleError, Out, arguments::Tail, node::Node, text::plain};
 /// The end of the trail is looked for in steps of this many bytes.
 const STEP: u64 = 64 * 1024;
 
-const JOURNALCTL: &str = "journalctl";
+pub(crate) const JOURNALCTL: &str = "journalctl";
 
 /// journalctl refuses a larger number of lines.
 const MOST_LINES: usize = i32::MAX as usize;
@@ -55,7 +55,7 @@ pub(crate) fn tail(node: &Node, tail: &Tail, as_json: bool, out: Out<'_>) -> Res
 fn from_journal(node: &Node, tail: &Tail, as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
     let cannot = |source| ConsoleError::Program { program: JOURNALCTL.into(), source };
     let mut command = Command::new(JOURNALCTL);
-    command.args(journal_arguments(tail, RECORDERS.iter().filter_map(|daemon| node.config.uid_of(daemon).ok())));
+    command.args(journal_arguments(tail, recorders(node)));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot)?;
     if let Some(lines) = child.stdout.take() {
         for line in BufReader::new(lines).split(b'\n') {
@@ -75,9 +75,19 @@ fn journal_arguments(tail: &Tail, uids: impl Iterator<Item = u32>) -> Vec<String
     if tail.follow {
         arguments.push("--follow".to_owned());
     }
-    arguments.extend(REGISTRY.iter().map(|(_, id, _)| format!("MESSAGE_ID={id}")));
-    arguments.extend(uids.chain([0]).map(|uid| format!("_UID={uid}")));
+    arguments.extend(matches(uids));
     arguments
+}
+
+/// The users under whom events are recorded, beside root.
+pub(crate) fn recorders(node: &Node) -> impl Iterator<Item = u32> {
+    RECORDERS.iter().filter_map(|daemon| node.config.uid_of(daemon).ok())
+}
+
+/// The matches of which [`journal_arguments`] tells.
+pub(crate) fn matches(uids: impl Iterator<Item = u32>) -> impl Iterator<Item = String> {
+    let events = REGISTRY.iter().map(|(_, id, _)| format!("MESSAGE_ID={id}"));
+    events.chain(uids.chain([0]).map(|uid| format!("_UID={uid}")))
 }
 
 /// The file, standing before the last `count` whole lines.
@@ -121,7 +131,7 @@ fn print(line: &[u8], as_json: bool, out: Out<'_>) -> Result<(), ConsoleError> {
 /// The value of a field as text where it is bytes. journalctl prints a field that is not UTF-8, or has control characters in
 /// it, as an array of its bytes (<https://systemd.io/JOURNAL_EXPORT_FORMATS/>, Journal JSON Format): a peer could hide what it
 /// did by a control character in its name.
-fn text_of(value: Value) -> Value {
+pub(crate) fn text_of(value: Value) -> Value {
     let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
     let bytes = value.as_array().and_then(|values| values.iter().map(byte).collect::<Option<Vec<u8>>>());
     bytes.map_or(value, |bytes| String::from_utf8_lossy(&bytes).into_owned().into())

@@ -134,6 +134,9 @@ pub enum ConsoleError {
         /// How it ended.
         status: std::process::ExitStatus,
     },
+    /// What was exported of the audit trail is not all of it.
+    #[error("the export is not whole: {0}")]
+    TrailNotWhole(String),
     /// No PIN was entered. What was given is not repeated.
     #[error("no PIN was taken, and nothing was changed: {0}")]
     NoPin(String),

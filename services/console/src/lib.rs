@@ -10,6 +10,7 @@ mod attest;
 mod audit;
 mod check;
 mod error;
+mod export;
 mod hsm;
 mod identity;
 mod itl;
@@ -96,6 +97,7 @@ fn execute(arguments: &Arguments, out: Out<'_>) -> Result<(), ConsoleError> {
         Command::Hsm(HsmCommand::AttestationKey(asked)) => attest::attestation_key(&node, asked, json, out),
         Command::Hsm(HsmCommand::Answer(asked)) => attest::answer(&node, asked, json, out),
         Command::Audit(AuditCommand::Tail(tail)) => audit::tail(&node, tail, json, out),
+        Command::Audit(AuditCommand::Export(asked)) => export::export(&node, asked, out),
         Command::Identity(IdentityCommand::List) => identity::list(&node, json, out),
         Command::Identity(IdentityCommand::ListSigner { role }) => rekey::list_signer(&node, *role, json, out),
         Command::Identity(IdentityCommand::Rekey(asked)) => rekey::run(&node, asked, json, out),
