@@ -105,7 +105,8 @@ fn another_process_flushes_what_keyd_has_in_a_tpm() {
         stage.enrols().unwrap();
         assert_eq!((count(stage.lab, "KeyUseFailed"), count(stage.lab, "TokenAbsent")), (0, 0));
         let phone = stage.phone();
-        bus.tool("tpm2_flushcontext", &["-t"]).unwrap();
+        // The tool lists what is loaded and then flushes it; what keyd flushed in between is an error, and it lists anew.
+        assert!((0..5).any(|_| bus.tool("tpm2_flushcontext", &["-t"]).is_ok()));
         println!("drill-flush-tpm: the phone was told {:?}", phone.enrol().map(drop));
         stage.serves_again(&stage.phone(), SOON);
         assert!(count(stage.lab, "TokenAbsent") <= 1 && count(stage.lab, "TokenRefused") == 0);
